@@ -1,0 +1,47 @@
+/** The configuration after inheritance, for one node: what the daemon and the tools work with. */
+
+export type Replication = 'fullsync' | 'memsync' | 'async';
+export type Checksum = 'none' | 'crc32' | 'sha256';
+export type Compression = 'none' | 'hole' | 'lzf';
+export type FrontendKind = 'direct' | 'fuse-native';
+
+export type Address =
+  | { family: 'tcp' | 'tcp4' | 'tcp6'; host: string; port: number }
+  | { family: 'uds'; path: string };
+
+export interface ResourceConfig {
+  /** Name of the resource: directory below rundir, first argument of hooks. */
+  name: string;
+  /** Keyword `name`: the link below devdir. Default: the resource's name. */
+  deviceName: string;
+  /** Block device or regular file. */
+  local: string;
+  /** `null` is `remote none`: never connect, accept nobody. */
+  remote: Extract<Address, { host: string }> | null;
+  /** Bound before connecting; `null`: the kernel picks. Port 0 is any. */
+  source: Extract<Address, { host: string }> | null;
+  replication: Replication;
+  checksum: Checksum;
+  compression: Compression;
+  /** Seconds. */
+  timeout: number;
+  /** Hook program, `null` for none. */
+  exec: string | null;
+  frontend: FrontendKind;
+  /** Bytes and seconds an async peer may lag before writes wait. */
+  asyncLag: number;
+  asyncLagTime: number;
+}
+
+export interface Config {
+  /** The file it came from. */
+  file: string;
+  /** This node's name as the file knows it. */
+  node: string;
+  control: Extract<Address, { path: string }>;
+  pidfile: string;
+  rundir: string;
+  devdir: string;
+  listen: Extract<Address, { host: string }>[];
+  resources: ResourceConfig[];
+}

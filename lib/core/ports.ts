@@ -1,0 +1,104 @@
+/**
+ * The contract between the core and everything outside it. The core calls these ports and is
+ * called back by them; it does no I/O, reads no clock and draws no random number otherwise.
+ *
+ * Rules of every port:
+ * - a callback is never called before the call that took it has returned;
+ * - each callback is called exactly once, unless the whole core is dropped (crash, stop);
+ * - buffers are lent until the callback.
+ */
+import type { Frame } from '../format/frame.ts';
+
+/** What the file system above asks for. `zero` and `discard` both end with zeros to read. */
+export const AppOp = { read: 1, write: 2, flush: 3, zero: 4, discard: 5 } as const;
+export type AppOp = (typeof AppOp)[keyof typeof AppOp];
+
+/**
+ * One request of the application, owned by the front end and lent to the volume from
+ * `submit` until `complete`. Front ends keep a pool of them.
+ */
+export interface AppRequest {
+  op: AppOp;
+  /** Byte offset in the volume; any alignment. */
+  offset: number;
+  /** Bytes; 0 for flush. Reads and writes: at most 1 MiB. zero/discard: up to 4 GiB. */
+  length: number;
+  /** Payload memory of reads (filled before `complete(0)`) and writes. */
+  buffer: Buffer;
+  bufferOffset: number;
+  /** Bytes before `bufferOffset` that may be overwritten until `complete` (for a header). */
+  headroom: number;
+  /** errno as a positive number, 0 for success. Called exactly once. */
+  complete(errno: number): void;
+}
+
+/** What a front end serves: one linear range of bytes. */
+export interface Volume {
+  /** Bytes; constant for the life of the front end. */
+  readonly size: number;
+  /**
+   * Takes the request over. Ranges outside `size` complete with EINVAL. Overlapping writes in
+   * flight are put into one order; a flush covers every write completed before it was submitted.
+   */
+  submit(request: AppRequest): void;
+}
+
+/** errno 0 is success. */
+export type Done = (errno: number) => void;
+
+/**
+ * The local copy. Offsets are absolute in `local`. Each transfer is complete or an error:
+ * never short.
+ */
+export interface DiskPort {
+  read(offset: number, buffer: Buffer, bufferOffset: number, length: number, done: Done): void;
+  write(offset: number, buffer: Buffer, bufferOffset: number, length: number, done: Done): void;
+  /** Makes every write completed before this call durable. */
+  flush(done: Done): void;
+  /** The range reads as zeros afterwards; `discard` also gives the space back where it can. */
+  zero(offset: number, length: number, discard: boolean, done: Done): void;
+  /** A write that is durable when it is done (O_DSYNC); used for metadata only. */
+  writeDurable(offset: number, buffer: Buffer, done: Done): void;
+}
+
+/** One connection to the peer, after the preface. Frames keep their order. */
+export interface LinkPort {
+  /** Queues the frame. Its payload is lent until the connection reports it as sent or ends. */
+  send(frame: Frame): void;
+  /** Bytes queued and not yet taken by the kernel. */
+  readonly queuedBytes: number;
+  /** Ends the connection; nothing of it is delivered afterwards. */
+  close(): void;
+}
+
+export interface ConnectPort {
+  /** Starts one attempt to reach the peer; answered by `linkUp` or `connectFailed`. */
+  connect(): void;
+}
+
+export interface ClockPort {
+  /** Monotonic milliseconds. */
+  now(): number;
+  /** Wall clock, seconds since 1970: for display only, nothing depends on it. */
+  wallSeconds(): number;
+}
+
+export interface RandomPort {
+  /** A random 64-bit id, never 0. */
+  id64(): bigint;
+  /** A number in [0, 1): back-off jitter. */
+  unit(): number;
+}
+
+/** Events in the original's words, for hooks and logs. */
+export type ResourceEvent =
+  | { kind: 'connect' }
+  | { kind: 'disconnect'; reason: string }
+  | { kind: 'syncstart' }
+  | { kind: 'syncdone' }
+  | { kind: 'syncintr' }
+  | { kind: 'split-brain' };
+
+export interface EventPort {
+  event(event: ResourceEvent): void;
+}

@@ -1,0 +1,59 @@
+/**
+ * Messages between the parent (hastd) and the worker of one resource, over Node's IPC channel.
+ * The parent spawns a worker with: stdio 3 = an open, not yet mounted /dev/fuse description
+ * (absent with `frontend fuse-native`), the IPC channel, and one `start` message. A worker's
+ * life has at most one mount: leaving primary ends it and the parent starts a new one.
+ */
+import type { ResourceConfig } from '../config/model.ts';
+import type { ErrorCode } from '../base/errors.ts';
+import type { ResourceStatus } from '../format/status.ts';
+
+/** `none` never reaches a worker: role init has no worker. */
+export type WorkerRole = 'primary' | 'secondary';
+
+export interface StartMessage {
+  type: 'start';
+  resource: ResourceConfig;
+  /** This node's name, told to the peer; the smaller one dials when both are secondary. */
+  node: string;
+  /** Mount point of the volume file: RUNDIR/NAME. */
+  mountPoint: string;
+  /** Descriptor of /dev/fuse in the worker, or null with fuse-native. */
+  fuseFd: number | null;
+}
+
+export type ParentMessage =
+  | StartMessage
+  /**
+   * Sent with a socket handle: an accepted connection whose preface the parent has read and
+   * judged. The worker writes the answer byte.
+   */
+  | { type: 'peer'; preface: Uint8Array }
+  /** Ask the core for the primary role. Answered by `promoted` or `refused` within `timeoutMs`. */
+  | { type: 'promote'; force: boolean; timeoutMs: number }
+  /**
+   * Start serving the volume: direct, the parent has mounted stdio 3 at the mount point before;
+   * fuse-native, the worker mounts by itself. Answered by `serving` or `failed`.
+   */
+  | { type: 'serve' }
+  /**
+   * The device is gone: finish what is in flight, flush, tell the peer, write the metadata, and
+   * exit 0. `force`: the device was in use; pending requests fail with EIO.
+   */
+  | { type: 'stop'; force: boolean }
+  /** New values of what can change live. Answered by `reloaded` or `failed`. */
+  | { type: 'reload'; resource: ResourceConfig }
+  | { type: 'status' };
+
+export type WorkerMessage =
+  /** Metadata read, lock held; the worker is a secondary now. */
+  | { type: 'ready' }
+  | { type: 'promoted' }
+  | { type: 'refused'; code: ErrorCode; message: string; hint: string }
+  | { type: 'serving' }
+  | { type: 'reloaded' }
+  | { type: 'status'; status: ResourceStatus }
+  /** For hooks: argv after the resource's name follows the original. */
+  | { type: 'event'; event: 'connect' | 'disconnect' | 'syncstart' | 'syncdone' | 'syncintr' | 'split-brain' }
+  /** The last message before a nonzero exit, or the answer to a request that failed. */
+  | { type: 'failed'; code: ErrorCode; message: string; hint?: string };

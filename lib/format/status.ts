@@ -1,0 +1,64 @@
+/** What `status --json` and `list` show of one resource; schema 1. New fields may be added. */
+
+export type StatusWord =
+  | 'init' | 'complete' | 'syncing' | 'degraded' | 'diskless' | 'waiting' | 'split-brain' | 'failed';
+export type ConnectionWord =
+  | 'none' | 'connecting' | 'connected' | 'syncing' | 'paused' | 'refused';
+export type DiskWord =
+  | 'up-to-date' | 'inconsistent' | 'outdated' | 'detached' | 'failed' | 'unknown';
+
+export interface Statistics {
+  reads: number;
+  writes: number;
+  /** Discards and zeroed ranges; the original's word. */
+  deletes: number;
+  flushes: number;
+  /** Writes of hot extents and map pages. */
+  mapUpdates: number;
+  localReadErrors: number;
+  localWriteErrors: number;
+  localDeleteErrors: number;
+  localFlushErrors: number;
+  /** Requests at this moment. */
+  queueLocal: number;
+  queueSend: number;
+  queueRecv: number;
+  queueDone: number;
+  queueIdle: number;
+}
+
+export interface ResourceStatus {
+  schema: 1;
+  name: string;
+  role: 'init' | 'primary' | 'secondary';
+  status: StatusWord;
+  connection: ConnectionWord;
+  /** Why `connection` is what it is, or what the operator should know; empty if nothing. */
+  detail: string;
+  local: string;
+  remote: string;
+  source: string | null;
+  /** Link below devdir; present as a path also while it does not exist. */
+  device: string;
+  replication: string;
+  checksum: string;
+  compression: string;
+  frontend: string;
+  extentSize: number;
+  keepDirty: number;
+  mediaSize: number;
+  /** Bytes the peer lacks or may lack. */
+  dirtyBytes: number;
+  /** 0..100; 100 when nothing is left to copy. */
+  syncPercent: number;
+  localDisk: DiskWord;
+  peerDisk: DiskWord;
+  peerRole: 'init' | 'primary' | 'secondary' | 'unknown';
+  /** pid, or null without a worker. */
+  worker: number | null;
+  /** Seconds since 1970 since when the peer is not connected; null while connected. */
+  disconnectedSince: number | null;
+  /** Writes acknowledged with one copy only, since the peer was last complete. */
+  singleCopyWrites: number;
+  statistics: Statistics;
+}
