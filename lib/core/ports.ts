@@ -63,17 +63,33 @@ export interface DiskPort {
 
 /** One connection to the peer, after the preface. Frames keep their order. */
 export interface LinkPort {
-  /** Queues the frame. Its payload is lent until the connection reports it as sent or ends. */
+  /** Queues the frame. Its payload is lent until the link has sent it or is closed. */
   send(frame: Frame): void;
   /** Bytes queued and not yet taken by the kernel. */
   readonly queuedBytes: number;
-  /** Ends the connection; nothing of it is delivered afterwards. */
+  /** Ends the connection at once; the handler hears nothing more. */
   close(): void;
+  /** Ends it after what is queued was sent, bounded by a few seconds. */
+  finish(): void;
 }
 
+/** What the core hears of a link. */
+export interface LinkHandler {
+  frame(frame: Frame): void;
+  /** The connection ended or broke the protocol. Called at most once. */
+  closed(reason: string): void;
+}
+
+export type OpenLink = (handler: LinkHandler) => LinkPort;
+
+export type ConnectResult =
+  | { open: OpenLink }
+  /** `answered`: something at the peer's address spoke, so a hastd may be alive there. */
+  | { failed: string; answered: boolean };
+
 export interface ConnectPort {
-  /** Starts one attempt to reach the peer; answered by `linkUp` or `connectFailed`. */
-  connect(): void;
+  /** One attempt, bounded by the resource's timeout. */
+  connect(isPrimary: boolean, done: (result: ConnectResult) => void): void;
 }
 
 export interface ClockPort {
@@ -101,4 +117,9 @@ export type ResourceEvent =
 
 export interface EventPort {
   event(event: ResourceEvent): void;
+}
+
+export interface TurnPort {
+  /** Asks for one call of `Resource.turnEnd()` when the present inputs have been taken. */
+  request(): void;
 }

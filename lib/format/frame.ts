@@ -1,1 +1,95 @@
-export interface Frame { placeholder: never }
+/**
+ * A frame in memory: the header's fields and the payload by reference. The bytes are made by
+ * lib/format/wire.ts when the connection sends it.
+ */
+
+export const FrameType = {
+  /** Handshake. */
+  hello: 1,
+  verdict: 2,
+  /** Marks of the sync target, region by region, then the end. */
+  map: 3,
+  mapEnd: 4,
+  /** Sync source to target: copying begins; the target answers when it is durably inconsistent. */
+  syncStart: 5,
+  syncReady: 6,
+  /** All is copied: the target flushes, takes the generation, answers; now it is a copy. */
+  syncDone: 7,
+  syncDoneAck: 8,
+  /** A new generation of a complete pair (a promotion). */
+  generation: 9,
+  generationAck: 10,
+  /** Role of the sender, for display and for the choice who dials. */
+  role: 11,
+  /** The last frame: why the sender closes. */
+  bye: 12,
+  write: 16,
+  flush: 17,
+  discard: 18,
+  zero: 19,
+  /** Every data frame up to `seq` is whole in memory. */
+  recvAck: 32,
+  /** The data frames `seq`..`arg` were executed. */
+  writeAck: 33,
+  /** The flush `seq` covers every data frame before it. */
+  flushAck: 34,
+  /** The frame `seq` failed with errno `arg`. */
+  nack: 35,
+  keepalive: 48,
+  keepaliveReply: 49,
+} as const;
+export type FrameType = (typeof FrameType)[keyof typeof FrameType];
+
+export const FrameFlag = {
+  /** The payload ends with the SHA-256 of what precedes it on the wire. */
+  sha256: 1,
+  /** The payload is one lz4 block; `size` is the length unpacked. */
+  lz4: 2,
+  /** No payload: `size` zeros. */
+  hole: 4,
+  /** Sent by a resync, not by the application. */
+  resync: 8,
+  /** The sender wants a recvAck (memsync). */
+  wantRecvAck: 16,
+  /** Of a flush: no later data frame may start before it is done. */
+  barrier: 32,
+  /** The header holds the payload's crc32. */
+  crc32: 64,
+} as const;
+
+export interface Frame {
+  type: FrameType;
+  /** Set by the sender's core: resync, wantRecvAck, barrier. The codec adds the others. */
+  flags: number;
+  /** Number in the sender's stream for data frames; a reference to one in acks. */
+  seq: number;
+  /** Byte offset in the volume, or a region number (map). */
+  offset: number;
+  /** Bytes of the range; of the payload, unpacked. */
+  size: number;
+  arg: number;
+  payload: Buffer | null;
+  payloadOffset: number;
+  /** Bytes before `payloadOffset` that the codec may use for the header. */
+  headroom: number;
+}
+
+/** Frames that carry a range of data. */
+export function isDataFrame(type: number): boolean {
+  return type === FrameType.write || type === FrameType.discard || type === FrameType.zero;
+}
+
+/** A frame without payload. */
+export function plainFrame(type: FrameType, seq = 0, arg = 0, flags = 0): Frame {
+  return {
+    type, flags, seq, offset: 0, size: 0, arg, payload: null, payloadOffset: 0, headroom: 0,
+  };
+}
+
+/** A frame whose payload is a body of its own, not volume data. */
+export function bodyFrame(type: FrameType, body: Buffer, arg = 0, offset = 0): Frame {
+  return {
+    type, flags: 0, seq: 0, offset, size: body.length, arg, payload: body, payloadOffset: 0,
+    headroom: 0,
+  };
+}

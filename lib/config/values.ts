@@ -1,0 +1,80 @@
+/** The kinds of value a keyword can take: what each refuses, and why. */
+import * as posix from 'node:path/posix';
+import { isRefusal, parseAddress, refusePath } from './address.ts';
+import type { Refusal } from './address.ts';
+import { keywords } from './keywords.ts';
+import type { ValueKind } from './keywords.ts';
+import { limits } from './limits.ts';
+import { quote } from './problems.ts';
+
+export type NameKind = 'resource-name' | 'node-name';
+
+const resourceName = /^[A-Za-z0-9][A-Za-z0-9._-]*$/;
+const nodeName = /^[A-Za-z0-9_][A-Za-z0-9._-]*$/;
+
+/** Why `text` is no value of this kind; null if it is one. */
+export function refuseValue(kind: ValueKind | NameKind, text: string): Refusal | null {
+  switch (kind) {
+    case 'control':
+    case 'listen':
+    case 'source': {
+      const address = parseAddress(text, kind);
+      return isRefusal(address) ? address : null;
+    }
+    case 'remote': {
+      const address = text === 'none' ? null : parseAddress(text, kind);
+      return address !== null && isRefusal(address) ? address : null;
+    }
+    case 'program':
+      return text === 'none' ? null : refusePath(text, limits.pathBytesMax);
+    case 'path':
+      return refusePath(text, limits.pathBytesMax);
+    case 'directory':
+      if (posix.normalize(text) === '/') return { message: "'/' cannot be used for this" };
+      return refusePath(text, limits.pathBytesMax);
+    case 'name':
+    case 'resource-name':
+      return refuseName(text, resourceName, limits.resourceNameBytesMax, 'a letter or digit');
+    case 'node-name':
+      return refuseName(text, nodeName, limits.nodeNameBytesMax, "a letter, digit or '_'");
+    case 'bytes':
+      return refuseBytes(text);
+    // The schema says these in full.
+    case 'choice':
+    case 'switch':
+    case 'seconds':
+      return null;
+  }
+}
+
+function refuseName(text: string, pattern: RegExp, max: number, first: string): Refusal | null {
+  if (text === '') return { message: 'the name is empty' };
+  const size = Buffer.byteLength(text);
+  if (size > max) return { message: `the name has ${size} bytes, at most ${max} are allowed` };
+  if (pattern.test(text)) return null;
+  return {
+    message: `${quote(text)} cannot be used as a name`,
+    hint: `a name starts with ${first}; letters, digits, '.', '_' and '-' may follow`,
+  };
+}
+
+function refuseBytes(text: string): Refusal | null {
+  const { min = 0, max = 0, expects = '' } = keywords['async-lag'] ?? {};
+  const value = parseBytes(text);
+  if (value === undefined) {
+    return { message: `${quote(text)} is not a size`, hint: `expected ${expects}` };
+  }
+  if (value >= min && value <= max) return null;
+  return { message: `${quote(text)} is out of range`, hint: `expected ${expects}` };
+}
+
+const powers: Readonly<Record<string, number>> = { '': 0, k: 1, m: 2, g: 3, t: 4 };
+
+/** `64M` as bytes, suffixes k, M, G, T in either case; undefined if it is no such number. */
+export function parseBytes(text: string): number | undefined {
+  const found = /^([0-9]{1,15})([kmgt]?)$/i.exec(text);
+  if (found === null) return undefined;
+  const power = powers[(found[2] ?? '').toLowerCase()] ?? 0;
+  const value = Number(found[1]) * 1024 ** power;
+  return Number.isSafeInteger(value) ? value : undefined;
+}

@@ -1,0 +1,430 @@
+/**
+ * The primary's data path: requests of the application from arrival to answer.
+ *
+ * A write: take the range, mark its extents durably, wait for room in the peer's window, start
+ * the local write and put the frame into the stream in the same step, answer when the truth table
+ * of lib/core/completion.ts says so. The range is free again when the local write returned: a later
+ * overlapping write is later in the stream too.
+ *
+ * Hot path: submit() to complete(); records are pooled.
+ */
+import { AppOp, type AppRequest, type Volume } from './ports.ts';
+import { FrameFlag, FrameType } from '../format/frame.ts';
+import { limits } from '../format/limits.ts';
+import { flushComplete, PeerStage, writeComplete, type Mode } from './completion.ts';
+import type { CoreContext } from './context.ts';
+import type { MarkRequest } from './dirty-tracker.ts';
+import type { PeerStream, RoomWaiter, StreamItem } from './peer-stream.ts';
+import type { RangeLock } from './range-lock.ts';
+
+const errnoIo = 5;
+const errnoInvalid = 22;
+
+/** What the data path asks of the resource. */
+export interface AppIoHost {
+  /** Acknowledging with one copy is durably recorded. */
+  readonly aloneRecorded: boolean;
+  /** A request is held because it is not: record it, then call `recheck`. */
+  requireAlone(): void;
+  /** The local copy failed or this node must step down: every request ends with EIO. */
+  readonly failed: boolean;
+  strayEnded(): void;
+}
+
+/** One request, piece by piece: a write is one piece, a large discard many. */
+class AppRecord implements RangeLock, MarkRequest, StreamItem, RoomWaiter {
+  app: AppRequest | null = null;
+  op: AppOp = AppOp.read;
+  from = 0;
+  to = 0;
+  firstExtent = 0;
+  lastExtent = 0;
+  pieceFrom = 0;
+  pieceTo = 0;
+  seq = 0;
+  windowBytes = 0;
+  sentAt = 0;
+  mode: Mode = 'fullsync';
+  /** The stream that carries this piece, while its session lives. */
+  stream: PeerStream | null = null;
+  counts = false;
+  stage: PeerStage = PeerStage.none;
+  localDone = false;
+  /** The stream still refers to this record. */
+  atPeer = false;
+  marked = false;
+  locked = false;
+  launched = false;
+  readonly #io: AppIo;
+
+  constructor(io: AppIo) {
+    this.#io = io;
+  }
+
+  onGranted(): void {
+    this.locked = true;
+    this.#io.nextPiece(this);
+  }
+
+  onMarked(): void {
+    this.marked = true;
+    this.#io.launch(this);
+  }
+
+  onRoom(): void {
+    this.#io.launch(this);
+  }
+
+  readonly onLocal = (errno: number): void => this.#io.localDone(this, errno);
+  readonly onRead = (errno: number): void => this.#io.readDone(this, errno);
+
+  peerReceived(): void {
+    if (this.stage === PeerStage.none) this.stage = PeerStage.received;
+    this.#io.advance(this);
+  }
+
+  peerDone(): void {
+    this.stage = PeerStage.done;
+    this.atPeer = false;
+    this.#io.advance(this);
+  }
+
+  peerLost(): void {
+    this.atPeer = false;
+    this.stream = null;
+    this.counts = false;
+    this.#io.advance(this);
+  }
+}
+
+export class AppIo implements Volume {
+  readonly size: number;
+  readonly #context: CoreContext;
+  readonly #host: AppIoHost;
+  readonly #pool: AppRecord[] = [];
+  readonly #active = new Set<AppRecord>();
+  readonly #pieceBytesMax: number;
+  #stream: PeerStream | null = null;
+  /** Acknowledged with one copy since the peer was last complete. */
+  singleCopyWrites = 0;
+
+  constructor(context: CoreContext, host: AppIoHost) {
+    this.#context = context;
+    this.#host = host;
+    this.size = context.mediaSize;
+    const { extentSize, keepDirty } = context.store.value;
+    // A piece must fit the hot extents several times over, and one frame.
+    const extents = Math.max(1, Math.min(64, Math.floor(keepDirty / 4)));
+    this.#pieceBytesMax = Math.min(extents * extentSize, limits.rangeBytesMax);
+  }
+
+  get activeCount(): number {
+    return this.#active.size;
+  }
+
+  useStream(stream: PeerStream | null): void {
+    this.#stream = stream;
+  }
+
+  /** Launched pieces whose local write runs and that `stream` does not carry. */
+  strayWrites(stream: PeerStream | null): number {
+    let count = 0;
+    for (const record of this.#active) {
+      if (record.launched && !record.localDone && isWrite(record.op) &&
+          (stream === null || record.stream !== stream)) count++;
+    }
+    return count;
+  }
+
+  submit(app: AppRequest): void {
+    const { offset, length } = app;
+    if (offset < 0 || length < 0 || offset + length > this.size) {
+      app.complete(errnoInvalid);
+      return;
+    }
+    if (this.#host.failed) {
+      app.complete(errnoIo);
+      return;
+    }
+    if (length === 0 && app.op !== AppOp.flush) {
+      app.complete(0);
+      return;
+    }
+    const record = this.#pool.pop() ?? new AppRecord(this);
+    record.app = app;
+    record.op = app.op;
+    record.from = offset;
+    record.to = offset + length;
+    record.pieceTo = offset;
+    record.mode = this.#context.options.mode;
+    this.#active.add(record);
+    const { statistics } = this.#context;
+    switch (app.op) {
+      case AppOp.read: statistics.reads++; this.#read(record, app); return;
+      case AppOp.flush: statistics.flushes++; this.#flush(record); return;
+      case AppOp.write: statistics.writes++; break;
+      default: statistics.deletes++;
+    }
+    if (this.#context.locks.acquire(record)) {
+      record.locked = true;
+      this.nextPiece(record);
+    }
+  }
+
+  /** Takes the next piece of the range through marking; the range is held. */
+  nextPiece(record: AppRecord): void {
+    if (this.#abandoned(record)) return;
+    record.pieceFrom = record.pieceTo;
+    record.pieceTo = record.op === AppOp.write
+      ? record.to
+      : Math.min(record.to, record.pieceFrom + this.#pieceBytesMax);
+    const { extentSize } = this.#context.tracker;
+    record.firstExtent = Math.floor(record.pieceFrom / extentSize);
+    record.lastExtent = Math.floor((record.pieceTo - 1) / extentSize);
+    record.launched = false;
+    record.localDone = false;
+    record.stage = PeerStage.none;
+    if (this.#context.tracker.mark(record)) {
+      record.marked = true;
+      this.launch(record);
+    }
+  }
+
+  /** Starts the piece on both copies; waits first where the peer's window is full. */
+  launch(record: AppRecord): void {
+    if (this.#abandoned(record)) return;
+    const stream = this.#stream;
+    if (stream !== null && !stream.hasRoom()) {
+      stream.whenRoom(record);
+      return;
+    }
+    const app = record.app as AppRequest;
+    const { disk, dataOffset, statistics } = this.#context;
+    const { pieceFrom } = record;
+    const length = record.pieceTo - pieceFrom;
+    record.launched = true;
+    record.stream = stream;
+    record.counts = stream !== null && stream.counts;
+    statistics.queueLocal++;
+    if (stream !== null) this.#send(record, app, stream, length);
+    if (record.op === AppOp.write) {
+      disk.write(dataOffset + pieceFrom, app.buffer, app.bufferOffset, length, record.onLocal);
+    } else {
+      disk.zero(dataOffset + pieceFrom, length, record.op === AppOp.discard, record.onLocal);
+    }
+  }
+
+  localDone(record: AppRecord, errno: number): void {
+    const { statistics, tracker } = this.#context;
+    statistics.queueLocal--;
+    const length = record.pieceTo - record.pieceFrom;
+    // Also after an error: part of the range may be on the disk.
+    if (record.stream?.ended === true) record.stream = null;
+    if (record.stream !== null) {
+      if (errno === 0 && !tracker.peerStale.isEmpty) tracker.clearStale(record.pieceFrom, length);
+      record.stream.written(record.pieceFrom, length);
+    } else {
+      tracker.setStale(record.pieceFrom, length);
+    }
+    record.localDone = true;
+    tracker.unmark(record);
+    record.marked = false;
+    if (errno !== 0) {
+      this.#context.localFailed(record.op === AppOp.write ? 'write' : 'delete', errno);
+    }
+    if (errno !== 0 || this.#host.failed) {
+      if (record.app !== null) this.#fail(record);
+      return;
+    }
+    const isStray = record.stream === null;
+    if (record.pieceTo === record.to) this.#unlock(record);
+    this.advance(record);
+    if (isStray) this.#host.strayEnded();
+  }
+
+  /** Answers the request if it may be answered now. */
+  advance(record: AppRecord): void {
+    const { app } = record;
+    if (app === null) {
+      this.#recycle(record);
+      return;
+    }
+    if (!record.localDone) return;
+    const { mode, counts, stage } = record;
+    const alone = record.stream !== null || this.#host.aloneRecorded;
+    const ready = record.op === AppOp.flush
+      ? flushComplete(mode, true, counts, stage, alone)
+      : writeComplete(mode, true, counts, stage, alone);
+    if (!ready) {
+      if (!counts) this.#host.requireAlone();
+      return;
+    }
+    if (record.pieceTo < record.to && record.op !== AppOp.flush) {
+      // The stream may still refer to this piece (async): the rest needs a record of its own.
+      if (record.atPeer) this.#continueElsewhere(record);
+      else this.nextPiece(record);
+      return;
+    }
+    if (!counts && isWrite(record.op)) this.singleCopyWrites++;
+    this.#answer(record, 0);
+  }
+
+  readDone(record: AppRecord, errno: number): void {
+    this.#context.statistics.queueLocal--;
+    if (errno !== 0) this.#context.localFailed('read', errno);
+    record.localDone = true;
+    if (record.app !== null) this.#answer(record, errno === 0 ? 0 : errnoIo);
+  }
+
+  /** The conditions for answering changed. */
+  recheck(): void {
+    for (const record of [...this.#active]) {
+      if (record.app === null || (record.launched && !record.localDone)) continue;
+      if (this.#host.failed) this.#fail(record);
+      else if (record.localDone) this.advance(record);
+    }
+  }
+
+  /** Flush of both copies without a request: a checkpoint, or the end of a resync. */
+  flushBoth(stream: PeerStream, done: () => void): void {
+    let left = 2;
+    const one = (): void => {
+      if (--left === 0) done();
+    };
+    const epoch = stream.flush(0, (lost) => {
+      if (!lost) one();
+    });
+    this.#context.disk.flush((errno) => {
+      if (errno !== 0) {
+        this.#context.localFailed('flush', errno);
+        return;
+      }
+      epoch.localFlushed();
+      one();
+    });
+  }
+
+  #read(record: AppRecord, app: AppRequest): void {
+    const { disk, dataOffset, statistics } = this.#context;
+    statistics.queueLocal++;
+    record.launched = true;
+    disk.read(dataOffset + record.from, app.buffer, app.bufferOffset, app.length, record.onRead);
+  }
+
+  #send(record: AppRecord, app: AppRequest, stream: PeerStream, length: number): void {
+    const flags = record.mode === 'memsync' ? FrameFlag.wantRecvAck : 0;
+    record.atPeer = true;
+    if (record.op !== AppOp.write) {
+      const type = record.op === AppOp.discard ? FrameType.discard : FrameType.zero;
+      stream.send(record, type, flags, record.pieceFrom, length, null, 0, 0);
+      return;
+    }
+    if (record.counts && record.mode !== 'async') {
+      stream.send(
+        record, FrameType.write, flags, record.pieceFrom, length, app.buffer, app.bufferOffset,
+        app.headroom,
+      );
+      return;
+    }
+    // The request may be answered, and its memory used again, before the frame has left.
+    const lead = limits.blockSize;
+    const copy = Buffer.allocUnsafe(lead + length);
+    app.buffer.copy(copy, lead, app.bufferOffset, app.bufferOffset + length);
+    stream.send(record, FrameType.write, flags, record.pieceFrom, length, copy, lead, lead);
+  }
+
+  #flush(record: AppRecord): void {
+    const stream = this.#stream;
+    record.stream = stream;
+    record.counts = stream !== null && stream.counts;
+    record.stage = PeerStage.none;
+    record.localDone = false;
+    record.launched = true;
+    const barrier = record.mode === 'async' ? FrameFlag.barrier : 0;
+    const epoch = stream === null ? null : stream.flush(barrier, (lost) => {
+      if (lost) record.peerLost();
+      else record.peerDone();
+    });
+    record.atPeer = epoch !== null;
+    this.#context.statistics.queueLocal++;
+    this.#context.disk.flush((errno) => {
+      this.#context.statistics.queueLocal--;
+      record.localDone = true;
+      if (errno !== 0) {
+        this.#context.localFailed('flush', errno);
+        if (record.app !== null) this.#fail(record);
+        return;
+      }
+      epoch?.localFlushed();
+      if (this.#host.failed && record.app !== null) this.#fail(record);
+      else this.advance(record);
+    });
+  }
+
+  #continueElsewhere(record: AppRecord): void {
+    const next = this.#pool.pop() ?? new AppRecord(this);
+    next.app = record.app;
+    next.op = record.op;
+    next.from = record.from;
+    next.to = record.to;
+    next.pieceTo = record.pieceTo;
+    next.mode = record.mode;
+    record.app = null;
+    this.#active.delete(record);
+    this.#active.add(next);
+    // The range passes from one record to the other without a gap.
+    this.#context.locks.replace(record, next);
+    record.locked = false;
+    next.locked = true;
+    this.nextPiece(next);
+  }
+
+  /** True where the request is over, or ends now because nothing is served any more. */
+  #abandoned(record: AppRecord): boolean {
+    if (record.app !== null && !this.#host.failed) return false;
+    if (record.app !== null) {
+      this.#fail(record);
+      return true;
+    }
+    this.#unlock(record);
+    if (record.marked) this.#context.tracker.unmark(record);
+    record.marked = false;
+    return true;
+  }
+
+  #fail(record: AppRecord): void {
+    this.#unlock(record);
+    if (record.marked && (!record.launched || record.localDone)) {
+      this.#context.tracker.unmark(record);
+      record.marked = false;
+    }
+    this.#answer(record, errnoIo);
+  }
+
+  #unlock(record: AppRecord): void {
+    if (!record.locked) return;
+    record.locked = false;
+    this.#context.locks.release(record);
+  }
+
+  #answer(record: AppRecord, errno: number): void {
+    const app = record.app as AppRequest;
+    record.app = null;
+    this.#active.delete(record);
+    this.#recycle(record);
+    app.complete(errno);
+  }
+
+  #recycle(record: AppRecord): void {
+    if (record.atPeer || !record.localDone || record.marked || record.locked) return;
+    record.stream = null;
+    record.stage = PeerStage.none;
+    record.launched = false;
+    record.localDone = false;
+    this.#pool.push(record);
+  }
+}
+
+function isWrite(op: AppOp): boolean {
+  return op === AppOp.write || op === AppOp.zero || op === AppOp.discard;
+}

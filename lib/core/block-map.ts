@@ -1,0 +1,255 @@
+/**
+ * A set of 4 KiB blocks of the volume, kept region by region (32 MiB): memory follows what is
+ * set, not the volume's size. A region is absent (no block), a page of bits, or full. Above
+ * `pagesMax` pages a further region is taken as full: more may be copied, never less.
+ *
+ * Hot path: setRange() runs once per write.
+ */
+import { assert } from '../base/assert.ts';
+import { limits } from '../format/limits.ts';
+import { regionBitBytes } from '../format/map-pages.ts';
+
+const blocksPerRegion = limits.regionSize / limits.blockSize;
+
+const bitCount = new Uint8Array(256);
+for (let value = 1; value < 256; value++) {
+  bitCount[value] = (bitCount[value >> 1] ?? 0) + (value & 1);
+}
+
+interface Page {
+  bits: Uint8Array;
+  count: number;
+}
+
+export class BlockMap {
+  readonly blockCount: number;
+  readonly regionCount: number;
+  readonly #pagesMax: number;
+  readonly #pages = new Map<number, Page>();
+  readonly #full = new Set<number>();
+  #count = 0;
+
+  /** `mediaSize` in bytes; `pagesMax` bounds the memory (1 KiB and a little each). */
+  constructor(mediaSize: number, pagesMax: number = limits.mapPagesMax) {
+    this.blockCount = Math.ceil(mediaSize / limits.blockSize);
+    this.regionCount = Math.ceil(mediaSize / limits.regionSize);
+    this.#pagesMax = pagesMax;
+  }
+
+  /** Blocks in the set. */
+  get count(): number {
+    return this.#count;
+  }
+
+  get isEmpty(): boolean {
+    return this.#count === 0;
+  }
+
+  /** Regions with at least one block, in no order. */
+  *regions(): Generator<number> {
+    yield* this.#pages.keys();
+    yield* this.#full;
+  }
+
+  regionBlocks(region: number): number {
+    return Math.min(blocksPerRegion, this.blockCount - region * blocksPerRegion);
+  }
+
+  isFull(region: number): boolean {
+    return this.#full.has(region);
+  }
+
+  /** The region's bits, by reference; null where it has none or is full. */
+  bits(region: number): Uint8Array | null {
+    return this.#pages.get(region)?.bits ?? null;
+  }
+
+  hasRegion(region: number): boolean {
+    return this.#full.has(region) || this.#pages.has(region);
+  }
+
+  has(block: number): boolean {
+    const region = Math.floor(block / blocksPerRegion);
+    if (this.#full.has(region)) return true;
+    const page = this.#pages.get(region);
+    if (page === undefined) return false;
+    const at = block - region * blocksPerRegion;
+    return ((page.bits[at >> 3] ?? 0) & (1 << (at & 7))) !== 0;
+  }
+
+  /** Adds every block that the bytes `offset`..`offset + length` touch. */
+  setRange(offset: number, length: number): void {
+    const from = Math.floor(offset / limits.blockSize);
+    const to = Math.min(this.blockCount, Math.ceil((offset + length) / limits.blockSize));
+    this.#eachRegion(from, to, this.#setInRegion);
+  }
+
+  /** Removes every block that lies wholly within the bytes `offset`..`offset + length`. */
+  clearRange(offset: number, length: number): void {
+    const from = Math.ceil(offset / limits.blockSize);
+    const end = offset + length;
+    const to = end >= this.blockCount * limits.blockSize
+      ? this.blockCount
+      : Math.floor(end / limits.blockSize);
+    this.#eachRegion(from, to, this.#clearInRegion);
+  }
+
+  setFull(region: number): void {
+    if (this.#full.has(region)) return;
+    const page = this.#pages.get(region);
+    this.#pages.delete(region);
+    this.#full.add(region);
+    this.#count += this.regionBlocks(region) - (page?.count ?? 0);
+  }
+
+  setAll(): void {
+    for (let region = 0; region < this.regionCount; region++) this.setFull(region);
+  }
+
+  clearRegion(region: number): void {
+    if (this.#full.delete(region)) this.#count -= this.regionBlocks(region);
+    const page = this.#pages.get(region);
+    if (page === undefined) return;
+    this.#pages.delete(region);
+    this.#count -= page.count;
+  }
+
+  clearAll(): void {
+    this.#pages.clear();
+    this.#full.clear();
+    this.#count = 0;
+  }
+
+  /** Adds the bits of one region; bits past the end of the volume are ignored. */
+  mergeBits(region: number, bits: Uint8Array): void {
+    assert(bits.length === regionBitBytes, 'a region has 1024 bytes of bits');
+    if (this.#full.has(region)) return;
+    const page = this.#page(region);
+    if (page === null) return;
+    const blocks = this.regionBlocks(region);
+    let count = 0;
+    for (let at = 0; at < regionBitBytes; at++) {
+      let value = (page.bits[at] ?? 0) | (bits[at] ?? 0);
+      const left = blocks - at * 8;
+      if (left < 8) value &= left <= 0 ? 0 : (1 << left) - 1;
+      page.bits[at] = value;
+      count += bitCount[value] ?? 0;
+    }
+    this.#count += count - page.count;
+    page.count = count;
+    if (count === 0) this.#pages.delete(region);
+  }
+
+  merge(other: BlockMap): void {
+    for (const region of other.#full) this.setFull(region);
+    for (const [region, page] of other.#pages) this.mergeBits(region, page.bits);
+  }
+
+  /** The first block at or after `from` that is set, or -1. */
+  nextSet(from: number): number {
+    if (this.#count === 0 || from >= this.blockCount) return -1;
+    const first = Math.floor(from / blocksPerRegion);
+    const found = this.#nextInRegion(first, from - first * blocksPerRegion);
+    if (found >= 0) return found;
+    let best = Infinity;
+    for (const region of this.regions()) if (region > first && region < best) best = region;
+    return best === Infinity ? -1 : this.#nextInRegion(best, 0);
+  }
+
+  /** How many blocks from `from` on are set without a gap, at most `max`. */
+  runLength(from: number, max: number): number {
+    let length = 0;
+    while (length < max && from + length < this.blockCount && this.has(from + length)) length++;
+    return length;
+  }
+
+  #nextInRegion(region: number, from: number): number {
+    const blocks = this.regionBlocks(region);
+    if (this.#full.has(region)) return from < blocks ? region * blocksPerRegion + from : -1;
+    const page = this.#pages.get(region);
+    if (page === undefined) return -1;
+    for (let at = from; at < blocks; at++) {
+      const value = page.bits[at >> 3] ?? 0;
+      if (value === 0) at |= 7;
+      else if ((value & (1 << (at & 7))) !== 0) return region * blocksPerRegion + at;
+    }
+    return -1;
+  }
+
+  #eachRegion(
+    from: number, to: number, apply: (region: number, from: number, to: number) => void,
+  ): void {
+    let at = from;
+    while (at < to) {
+      const region = Math.floor(at / blocksPerRegion);
+      const start = region * blocksPerRegion;
+      const end = Math.min(to, start + blocksPerRegion);
+      apply(region, at - start, end - start);
+      at = end;
+    }
+  }
+
+  /** The region's page, made where absent; null where the region became full instead. */
+  #page(region: number): Page | null {
+    let page = this.#pages.get(region);
+    if (page !== undefined) return page;
+    if (this.#pages.size >= this.#pagesMax) {
+      this.setFull(region);
+      return null;
+    }
+    page = { bits: new Uint8Array(regionBitBytes), count: 0 };
+    this.#pages.set(region, page);
+    return page;
+  }
+
+  readonly #setInRegion = (region: number, from: number, to: number): void => {
+    if (this.#full.has(region)) return;
+    if (from === 0 && to === this.regionBlocks(region)) {
+      this.setFull(region);
+      return;
+    }
+    const page = this.#page(region);
+    if (page === null) return;
+    let added = 0;
+    for (let at = from; at < to; at++) {
+      const bit = 1 << (at & 7);
+      const value = page.bits[at >> 3] ?? 0;
+      if ((value & bit) === 0) {
+        page.bits[at >> 3] = value | bit;
+        added++;
+      }
+    }
+    page.count += added;
+    this.#count += added;
+    if (page.count === this.regionBlocks(region)) this.setFull(region);
+  };
+
+  readonly #clearInRegion = (region: number, from: number, to: number): void => {
+    const blocks = this.regionBlocks(region);
+    if (from === 0 && to === blocks) {
+      this.clearRegion(region);
+      return;
+    }
+    let page = this.#pages.get(region);
+    if (this.#full.has(region)) {
+      // A page above the bound for a short while: clearing must never be refused.
+      page = { bits: new Uint8Array(regionBitBytes), count: blocks };
+      for (let at = 0; at < blocks; at++) page.bits[at >> 3] = (page.bits[at >> 3] ?? 0) | (1 << (at & 7));
+      this.#full.delete(region);
+      this.#pages.set(region, page);
+    }
+    if (page === undefined) return;
+    let removed = 0;
+    for (let at = from; at < to; at++) {
+      const bit = 1 << (at & 7);
+      const value = page.bits[at >> 3] ?? 0;
+      if ((value & bit) !== 0) {
+        page.bits[at >> 3] = value & ~bit;
+        removed++;
+      }
+    }
+    page.count -= removed;
+    this.#count -= removed;
+    if (page.count === 0) this.#pages.delete(region);
+  };
+}

@@ -1,0 +1,45 @@
+/** What the parts of one resource's core share. */
+import type { Logger } from '../base/log.ts';
+import type { Mode } from './completion.ts';
+import type { DirtyTracker } from './dirty-tracker.ts';
+import type { ClockPort, DiskPort, EventPort, RandomPort, TurnPort } from './ports.ts';
+import type { RangeLocks } from './range-lock.ts';
+import type { SuperblockStore } from './superblock-store.ts';
+import type { Timers } from './timers.ts';
+import type { Statistics } from '../format/status.ts';
+
+/** Settings of a resource; those not marked fixed may change while it runs. */
+export interface CoreOptions {
+  /** Fixed. */
+  resource: string;
+  /** Fixed: this node's name. */
+  node: string;
+  mode: Mode;
+  timeoutMs: number;
+  /** `remote none`. */
+  alone: boolean;
+  asyncLagBytes: number;
+  asyncLagMs: number;
+}
+
+export type LocalOp = 'read' | 'write' | 'delete' | 'flush' | 'metadata';
+
+export interface CoreContext {
+  readonly options: CoreOptions;
+  readonly disk: DiskPort;
+  readonly store: SuperblockStore;
+  readonly tracker: DirtyTracker;
+  readonly locks: RangeLocks;
+  readonly timers: Timers;
+  readonly clock: ClockPort;
+  readonly random: RandomPort;
+  readonly events: EventPort;
+  readonly turn: TurnPort;
+  readonly log: Logger;
+  readonly statistics: Statistics;
+  /** Start of the data in `local`. */
+  readonly dataOffset: number;
+  readonly mediaSize: number;
+  /** The local copy failed: nothing more is acknowledged from it. */
+  localFailed(op: LocalOp, errno: number): void;
+}

@@ -1,0 +1,289 @@
+/**
+ * The stream of writes to the peer over one session: numbers, window, acknowledgements, and the
+ * blocks that are not yet flushed on both copies.
+ *
+ * Invariants
+ * - a data frame has its number before its request is answered;
+ * - `open` holds the blocks of writes that returned locally and whose frames are in the stream;
+ *   an epoch holds those of them that precede one flush frame. They are forgotten only when that
+ *   flush was acknowledged by the peer *and* a local flush begun at the same time returned;
+ *   everything else becomes stale at the peer when the session ends.
+ *
+ * Hot path: send() and the acknowledgements run once per write.
+ */
+import { assert } from '../base/assert.ts';
+import { HastError } from '../base/errors.ts';
+import { FrameType, type Frame, type FrameType as Type } from '../format/frame.ts';
+import { limits } from '../format/limits.ts';
+import { BlockMap } from './block-map.ts';
+import type { CoreContext } from './context.ts';
+import type { UnflushedBlocks } from './dirty-tracker.ts';
+import type { LinkPort } from './ports.ts';
+
+/** One data frame that waits for its acknowledgements. */
+export interface StreamItem {
+  /** Set by send(). */
+  seq: number;
+  /** Set by send(): bytes that count for the window. */
+  windowBytes: number;
+  /** Set by send(): monotonic milliseconds. */
+  sentAt: number;
+  peerReceived(): void;
+  /** errno 0: the peer executed it. */
+  peerDone(errno: number): void;
+  /** The session ended first. */
+  peerLost(): void;
+}
+
+export interface RoomWaiter {
+  onRoom(): void;
+}
+
+/** One flush on its way on both sides. */
+export class Epoch implements StreamItem {
+  seq = 0;
+  windowBytes = 0;
+  sentAt = 0;
+  localDone = false;
+  acked = false;
+  readonly blocks: BlockMap;
+  readonly #stream: PeerStream;
+  readonly #onPeer: (lost: boolean) => void;
+
+  constructor(stream: PeerStream, blocks: BlockMap, onPeer: (lost: boolean) => void) {
+    this.#stream = stream;
+    this.blocks = blocks;
+    this.#onPeer = onPeer;
+  }
+
+  /** The local flush that began together with this epoch returned. */
+  localFlushed(): void {
+    this.localDone = true;
+    this.#stream.retire();
+  }
+
+  peerReceived(): void {
+    // A flush is answered once, when it is done.
+  }
+
+  peerDone(): void {
+    this.acked = true;
+    this.#stream.retire();
+    this.#onPeer(false);
+  }
+
+  peerLost(): void {
+    this.#onPeer(true);
+  }
+}
+
+const ringSize = 2 * limits.windowFrames;
+assert(Number.isInteger(Math.log2(ringSize)), 'the ring index is a mask');
+
+/** Flush frames pass the window; so many may be in flight besides the data. */
+const flushesMax = 256;
+
+/** What a data frame takes of the window beyond its payload. */
+const frameCost = 512;
+
+export class PeerStream implements UnflushedBlocks {
+  /** The peer is complete: it is the second copy of what is sent from now on. */
+  counts = false;
+
+  readonly #context: CoreContext;
+  readonly #link: LinkPort;
+  readonly #windowFrames: number;
+  readonly #windowBytes: number;
+  readonly #ring = new Array<StreamItem | null>(ringSize).fill(null);
+  #nextSeq = 1;
+  /** Every item below is answered. */
+  #oldest = 1;
+  #received = 0;
+  #frames = 0;
+  #bytes = 0;
+  #waiting: RoomWaiter[] = [];
+  #open: BlockMap;
+  #epochs: Epoch[] = [];
+  #ended = false;
+
+  constructor(context: CoreContext, link: LinkPort, windowFrames: number, windowBytes: number) {
+    this.#context = context;
+    this.#link = link;
+    this.#windowFrames = Math.min(windowFrames, limits.windowFrames);
+    this.#windowBytes = windowBytes;
+    this.#open = new BlockMap(context.mediaSize);
+    context.tracker.unflushed = this;
+  }
+
+  get ended(): boolean {
+    return this.#ended;
+  }
+
+  get unansweredFrames(): number {
+    return this.#frames;
+  }
+
+  get unansweredBytes(): number {
+    return this.#bytes;
+  }
+
+  get hasUnflushed(): boolean {
+    return !this.#open.isEmpty || this.#epochs.length > 0;
+  }
+
+  get epochsInFlight(): number {
+    return this.#epochs.length;
+  }
+
+  hasRoom(): boolean {
+    if (this.#frames === 0) return true;
+    if (this.#frames >= this.#windowFrames || this.#nextSeq - this.#oldest >= ringSize - flushesMax) {
+      return false;
+    }
+    const { mode, asyncLagBytes, asyncLagMs } = this.#context.options;
+    if (mode !== 'async') return this.#bytes < this.#windowBytes - limits.payloadBytesMax;
+    if (this.#bytes >= Math.min(this.#windowBytes, asyncLagBytes)) return false;
+    const oldest = this.#ring[this.#oldest & (ringSize - 1)];
+    return oldest == null || this.#context.clock.now() - oldest.sentAt < asyncLagMs;
+  }
+
+  /** Calls `onRoom` in order of arrival when the window has room again, or the session ends. */
+  whenRoom(waiter: RoomWaiter): void {
+    this.#waiting.push(waiter);
+  }
+
+  get hasWaiters(): boolean {
+    return this.#waiting.length > 0;
+  }
+
+  /** Numbers and sends a data frame. `payload` is lent until the peer answers or the link ends. */
+  send(
+    item: StreamItem, type: Type, flags: number, offset: number, length: number,
+    payload: Buffer | null, payloadOffset: number, headroom: number,
+  ): void {
+    const seq = this.#take(item, payload === null ? frameCost : length + frameCost);
+    const frame: Frame = {
+      type, flags, seq, offset, size: length, arg: 0, payload, payloadOffset, headroom,
+    };
+    this.#link.send(frame);
+  }
+
+  /** A write whose frame is in the stream returned locally. */
+  written(offset: number, length: number): void {
+    this.#open.setRange(offset, length);
+    this.#context.tracker.touch(offset, length);
+  }
+
+  /**
+   * Sends a flush frame that covers everything sent so far. The caller starts the local flush
+   * at the same time and reports it with `localFlushed`.
+   */
+  flush(flags: number, onPeer: (lost: boolean) => void): Epoch {
+    const epoch = new Epoch(this, this.#open, onPeer);
+    this.#open = new BlockMap(this.#context.mediaSize);
+    this.#epochs.push(epoch);
+    const seq = this.#take(epoch, frameCost);
+    this.#link.send({
+      type: FrameType.flush, flags, seq, offset: 0, size: 0, arg: 0, payload: null,
+      payloadOffset: 0, headroom: 0,
+    });
+    return epoch;
+  }
+
+  /** Throws HAST_E_PROTOCOL where the peer acknowledges what was never sent. */
+  received(upTo: number): void {
+    if (upTo >= this.#nextSeq) throw badAck(upTo);
+    for (let seq = Math.max(this.#received + 1, this.#oldest); seq <= upTo; seq++) {
+      const item = this.#ring[seq & (ringSize - 1)];
+      if (item != null && item.seq === seq) item.peerReceived();
+    }
+    this.#received = Math.max(this.#received, upTo);
+  }
+
+  done(first: number, last: number, errno: number): void {
+    if (first > last || last >= this.#nextSeq || last - first >= ringSize) throw badAck(last);
+    for (let seq = first; seq <= last; seq++) {
+      const at = seq & (ringSize - 1);
+      const item = this.#ring[at];
+      if (item == null || item.seq !== seq) throw badAck(seq);
+      this.#ring[at] = null;
+      this.#frames--;
+      this.#bytes -= item.windowBytes;
+      item.peerDone(errno);
+      if (this.#ended) return;
+    }
+    while (this.#oldest < this.#nextSeq && this.#ring[this.#oldest & (ringSize - 1)] === null) {
+      this.#oldest++;
+    }
+    this.wake();
+  }
+
+  /** Lets waiters go on while there is room. */
+  wake(): void {
+    while (this.#waiting.length > 0 && this.hasRoom()) {
+      (this.#waiting.shift() as RoomWaiter).onRoom();
+    }
+  }
+
+  /** Forgets epochs that both copies have flushed. */
+  retire(): void {
+    if (this.#ended) return;
+    const kept: Epoch[] = [];
+    for (const epoch of this.#epochs) {
+      if (epoch.localDone && epoch.acked) this.#context.tracker.covered(epoch.blocks.regions());
+      else kept.push(epoch);
+    }
+    this.#epochs = kept;
+  }
+
+  /** The session ended: what is not flushed on both sides is stale at the peer. */
+  end(): void {
+    this.#ended = true;
+    this.counts = false;
+    const { tracker } = this.#context;
+    tracker.mergeStale(this.#open);
+    for (const epoch of this.#epochs) tracker.mergeStale(epoch.blocks);
+    if (tracker.unflushed === this) tracker.forgetUnflushed();
+    const items = this.#ring.filter((item) => item !== null);
+    items.sort((one, other) => one.seq - other.seq);
+    this.#ring.fill(null);
+    const waiting = this.#waiting;
+    this.#waiting = [];
+    for (const item of items) item.peerLost();
+    for (const waiter of waiting) waiter.onRoom();
+  }
+
+  collect(region: number, target: Uint8Array): boolean {
+    let found = orBits(this.#open.bits(region), target);
+    for (const epoch of this.#epochs) {
+      if (orBits(epoch.blocks.bits(region), target)) found = true;
+    }
+    return found;
+  }
+
+  hasFull(region: number): boolean {
+    return this.#open.isFull(region) || this.#epochs.some((epoch) => epoch.blocks.isFull(region));
+  }
+
+  #take(item: StreamItem, windowBytes: number): number {
+    const seq = this.#nextSeq++;
+    assert(this.#ring[seq & (ringSize - 1)] === null, 'the stream window was respected');
+    item.seq = seq;
+    item.windowBytes = windowBytes;
+    item.sentAt = this.#context.clock.now();
+    this.#ring[seq & (ringSize - 1)] = item;
+    this.#frames++;
+    this.#bytes += windowBytes;
+    return seq;
+  }
+}
+
+function orBits(bits: Uint8Array | null, target: Uint8Array): boolean {
+  if (bits === null) return false;
+  for (let at = 0; at < target.length; at++) target[at] = (target[at] ?? 0) | (bits[at] ?? 0);
+  return true;
+}
+
+function badAck(seq: number): HastError {
+  return new HastError('HAST_E_PROTOCOL', `the peer acknowledged frame ${seq}, which is not open`);
+}

@@ -1,0 +1,92 @@
+/**
+ * Whether this node may become primary: one labelled table. docs/architecture.md has the
+ * reasons; the refusals are what the operator reads.
+ */
+
+/** What is known when the operator asks. */
+export interface PromotionFacts {
+  /** The local copy is a complete image (not a half-finished sync target). */
+  consistent: boolean;
+  failed: boolean;
+  /** A handshake has finished with the peer, and it is connected now. */
+  connected: boolean;
+  /** Of a connected peer: it is primary. */
+  peerIsPrimary: boolean;
+  /** Of a connected peer: this copy is equal to its copy, or newer. */
+  current: boolean;
+  /** The handshake was refused: both copies were written independently. */
+  splitBrain: boolean;
+  /** `remote none`. */
+  remoteNone: boolean;
+  /** A copy that never had a generation, and has never met a peer. */
+  freshAndAlone: boolean;
+  /** Last primary, and recorded durably that the peer is behind. */
+  lastPrimaryPeerBehind: boolean;
+  /** This worker saw the copy complete when contact broke. */
+  completeAtLastContact: boolean;
+  /** Something answered at the peer's address at the latest attempt. */
+  peerAnswers: boolean;
+}
+
+export type PromotionAnswer =
+  | { allowed: true; row: string; forced: boolean; ineligible: boolean }
+  | { allowed: false; row: string; message: string; hint: string };
+
+interface Row {
+  row: string;
+  when: (facts: PromotionFacts) => boolean;
+  /** null: allowed. */
+  refusal: { message: string; hint: string; forceable: boolean } | null;
+}
+
+const waitHint = 'wait until hastctl status says complete';
+const forceHint =
+  'bring the peer up, or, if it is certainly gone, use hastctl role primary --force NAME';
+
+/** The first row that matches decides. */
+export const promotionTable: readonly Row[] = [
+  { row: 'A-failed', when: (f) => f.failed, refusal: {
+    message: 'the local copy has failed', hint: 'replace the disk and create it again',
+    forceable: false,
+  } },
+  { row: 'B-peer-is-primary', when: (f) => f.connected && f.peerIsPrimary, refusal: {
+    message: 'the peer is primary', hint: 'run hastctl role secondary NAME there first',
+    forceable: false,
+  } },
+  { row: 'C-connected-and-current', when: (f) => f.connected && f.current, refusal: null },
+  { row: 'D-connected-and-behind', when: (f) => f.connected, refusal: {
+    message: 'this copy is still being brought up to date by the peer', hint: waitHint,
+    forceable: false,
+  } },
+  { row: 'E-inconsistent', when: (f) => !f.consistent, refusal: {
+    message: 'this copy is a half-finished copy of the peer', forceable: true,
+    hint: 'bring the peer up so that the copy can finish',
+  } },
+  { row: 'F-split-brain', when: (f) => f.splitBrain, refusal: {
+    message: 'both copies were written independently (split brain)', forceable: true,
+    hint: 'decide which copy to keep; create the other one anew with hastctl create --force',
+  } },
+  { row: 'G-remote-none', when: (f) => f.remoteNone, refusal: null },
+  { row: 'H-fresh-pair', when: (f) => f.freshAndAlone, refusal: null },
+  { row: 'I-peer-recorded-behind', when: (f) => f.lastPrimaryPeerBehind, refusal: null },
+  { row: 'J-peer-answers', when: (f) => f.peerAnswers, refusal: {
+    message: 'the peer is alive, but there was no handshake with it', forceable: true,
+    hint: 'run hastctl status there: its role must be secondary so that the two can connect',
+  } },
+  { row: 'K-complete-and-peer-gone', when: (f) => f.completeAtLastContact, refusal: null },
+  { row: 'L-unknown', when: () => true, refusal: {
+    message: 'the peer is not reachable and may have newer data', forceable: true, hint: forceHint,
+  } },
+];
+
+export function judgePromotion(facts: PromotionFacts, force: boolean): PromotionAnswer {
+  const row = promotionTable.find((one) => one.when(facts)) as Row;
+  if (row.refusal === null) {
+    return { allowed: true, row: row.row, forced: false, ineligible: false };
+  }
+  if (force && row.refusal.forceable) {
+    return { allowed: true, row: row.row, forced: true, ineligible: !facts.consistent };
+  }
+  const { message, hint } = row.refusal;
+  return { allowed: false, row: row.row, message, hint };
+}

@@ -1,0 +1,223 @@
+/**
+ * The receiving side of a stream: executes the peer's writes, discards and flushes on the local
+ * copy.
+ *
+ * - Overlapping ranges run in stream order; others as they come.
+ * - A flush starts when every earlier frame was executed. With the barrier flag (async) no later
+ *   frame starts before it is done, so the stable image is always a past moment.
+ * - A session that ends leaves whole received frames to be executed: in memsync they are
+ *   acknowledged already. `drained` tells when the last one is.
+ */
+import { HastError } from '../base/errors.ts';
+import { FrameFlag, FrameType, type Frame } from '../format/frame.ts';
+import { limits } from '../format/limits.ts';
+import type { CoreContext, LocalOp } from './context.ts';
+import { RangeLocks, type RangeLock } from './range-lock.ts';
+
+/** Where acknowledgements go; ignored once the session has ended. */
+export interface AckSink {
+  written(seq: number): void;
+  flushed(seq: number): void;
+  failed(seq: number, errno: number): void;
+  received(seq: number): void;
+}
+
+class ReplicaItem implements RangeLock {
+  readonly frame: Frame;
+  readonly from: number;
+  readonly to: number;
+  readonly #replica: Replica;
+
+  constructor(replica: Replica, frame: Frame) {
+    this.#replica = replica;
+    this.frame = frame;
+    this.from = frame.offset;
+    this.to = frame.offset + frame.size;
+  }
+
+  onGranted(): void {
+    this.#replica.execute(this);
+  }
+
+  readonly onDone = (errno: number): void => this.#replica.executed(this, errno);
+}
+
+/** Data frames between two flushes; the flush at the end of the batch runs when they are done. */
+interface Batch {
+  flush: Frame | null;
+  /** Frames of this batch not yet executed. */
+  open: number;
+  /** Frames that wait because an earlier barrier is not done. */
+  held: ReplicaItem[];
+}
+
+export class Replica {
+  readonly #context: CoreContext;
+  readonly #locks = new RangeLocks();
+  readonly #windowFrames: number;
+  readonly #windowBytes: number;
+  readonly #batches: Batch[] = [{ flush: null, open: 0, held: [] }];
+  readonly #batchOf = new Map<ReplicaItem, Batch>();
+  #sink: AckSink | null;
+  #nextSeq = 1;
+  #frames = 0;
+  #bytes = 0;
+  #flushing = 0;
+  #failed = false;
+  #onDrained: (() => void)[] = [];
+
+  constructor(
+    context: CoreContext, sink: AckSink, windowFrames: number, windowBytes: number,
+  ) {
+    this.#context = context;
+    this.#sink = sink;
+    this.#windowFrames = windowFrames;
+    this.#windowBytes = windowBytes;
+  }
+
+  /** Frames received and not yet executed. */
+  get pending(): number {
+    return this.#frames;
+  }
+
+  /** Takes the next frame of the stream. Throws HAST_E_PROTOCOL where it cannot be. */
+  receive(frame: Frame): void {
+    if (frame.seq !== this.#nextSeq) {
+      throw new HastError('HAST_E_PROTOCOL', `frame ${frame.seq} where ${this.#nextSeq} is due`);
+    }
+    this.#nextSeq++;
+    this.#frames++;
+    if (frame.type === FrameType.flush) {
+      this.#receiveFlush(frame);
+      return;
+    }
+    if (frame.size === 0 || frame.offset + frame.size > this.#context.mediaSize ||
+        (frame.type === FrameType.write && frame.payload === null)) {
+      throw new HastError('HAST_E_PROTOCOL', 'a data frame outside the volume or without data');
+    }
+    this.#bytes += frame.payload === null ? 0 : frame.size;
+    // The sender keeps to the window it was told, with one largest payload of grace.
+    if (this.#frames > 2 * this.#windowFrames + limits.windowFrames ||
+        this.#bytes > this.#windowBytes + 2 * limits.payloadBytesMax) {
+      throw new HastError('HAST_E_PROTOCOL', 'the peer sends more than the window allows');
+    }
+    if ((frame.flags & FrameFlag.wantRecvAck) !== 0) this.#sink?.received(frame.seq);
+    const batch = this.#batches[this.#batches.length - 1] as Batch;
+    const item = new ReplicaItem(this, frame);
+    batch.open++;
+    this.#batchOf.set(item, batch);
+    if (this.#isHeld()) batch.held.push(item);
+    else this.#start(item);
+  }
+
+  /** The session ended: nothing is acknowledged any more. */
+  detach(): void {
+    this.#sink = null;
+  }
+
+  /** Calls `done` when every received frame was executed; perhaps at once. */
+  drained(done: () => void): void {
+    if (this.#frames === 0 || this.#failed) done();
+    else this.#onDrained.push(done);
+  }
+
+  execute(item: ReplicaItem): void {
+    // A failed copy takes nothing more; the session that sent this is about to end.
+    if (this.#failed) return;
+    const { disk, dataOffset, statistics } = this.#context;
+    const { frame } = item;
+    statistics.queueLocal++;
+    if (frame.type === FrameType.write) {
+      statistics.writes++;
+      const { payload, payloadOffset, size } = frame;
+      disk.write(dataOffset + frame.offset, payload as Buffer, payloadOffset, size, item.onDone);
+    } else {
+      statistics.deletes++;
+      const discard = frame.type === FrameType.discard;
+      disk.zero(dataOffset + frame.offset, frame.size, discard, item.onDone);
+    }
+  }
+
+  executed(item: ReplicaItem, errno: number): void {
+    this.#context.statistics.queueLocal--;
+    const { frame } = item;
+    const batch = this.#batchOf.get(item) as Batch;
+    this.#batchOf.delete(item);
+    this.#bytes -= frame.payload === null ? 0 : frame.size;
+    batch.open--;
+    if (errno !== 0) this.#fail(frame.type === FrameType.write ? 'write' : 'delete', frame, errno);
+    else if (!this.#failed) this.#sink?.written(frame.seq);
+    this.#locks.release(item);
+    this.#finishFrame();
+    this.#advance();
+  }
+
+  #receiveFlush(frame: Frame): void {
+    const batch = this.#batches[this.#batches.length - 1] as Batch;
+    batch.flush = frame;
+    this.#batches.push({ flush: null, open: 0, held: [] });
+    this.#advance();
+  }
+
+  /** True while an earlier flush with the barrier flag is not done. */
+  #isHeld(): boolean {
+    for (const batch of this.#batches) {
+      if (batch.flush !== null && (batch.flush.flags & FrameFlag.barrier) !== 0) return true;
+    }
+    return false;
+  }
+
+  #start(item: ReplicaItem): void {
+    if (this.#locks.acquire(item)) this.execute(item);
+  }
+
+  /** Starts the flush of the oldest batch when all before it was executed. */
+  #advance(): void {
+    const batch = this.#batches[0] as Batch;
+    if (batch.flush === null || batch.open > 0 || this.#flushing > 0) return;
+    if (this.#failed) return;
+    this.#flushing = 1;
+    const flush = batch.flush;
+    this.#context.statistics.flushes++;
+    this.#context.disk.flush((errno) => this.#flushed(flush, errno));
+  }
+
+  #flushed(flush: Frame, errno: number): void {
+    this.#flushing = 0;
+    this.#batches.shift();
+    if (errno !== 0) this.#fail('flush', flush, errno);
+    else this.#sink?.flushed(flush.seq);
+    this.#finishFrame();
+    this.#release();
+    this.#advance();
+  }
+
+  /** Lets frames go that waited for a barrier, up to the next one. */
+  #release(): void {
+    for (const batch of this.#batches) {
+      const held = batch.held;
+      batch.held = [];
+      for (const item of held) this.#start(item);
+      if (batch.flush !== null && (batch.flush.flags & FrameFlag.barrier) !== 0) return;
+    }
+  }
+
+  #finishFrame(): void {
+    this.#frames--;
+    if (this.#frames > 0) return;
+    const waiting = this.#onDrained;
+    this.#onDrained = [];
+    for (const done of waiting) done();
+  }
+
+  #fail(op: LocalOp, frame: Frame, errno: number): void {
+    if (!this.#failed) {
+      this.#failed = true;
+      this.#sink?.failed(frame.seq, errno);
+      this.#context.localFailed(op, errno);
+    }
+    const waiting = this.#onDrained;
+    this.#onDrained = [];
+    for (const done of waiting) done();
+  }
+}

@@ -1,0 +1,367 @@
+/**
+ * One replicated resource on one node: owns the parts, and what they ask of each other.
+ *
+ * Invariants
+ * - nothing is acknowledged with one copy before `aloneRecorded`: a new generation and "the peer
+ *   is behind", durably; and, after a loss of contact, before one attempt to reach the peer;
+ * - a generation handed to the peer ends `aloneRecorded` first;
+ * - a primary that learns the peer was primary meanwhile answers nothing more.
+ */
+import { limits } from '../format/limits.ts';
+import { WireRole, type Hello } from '../format/hello.ts';
+import type { Preface } from '../format/preface.ts';
+import { PeerState } from '../format/superblock.ts';
+import type { Statistics } from '../format/status.ts';
+import { AppIo, type AppIoHost } from './app-io.ts';
+import type { CoreContext, LocalOp } from './context.ts';
+import type { RefuseReason } from './generation.ts';
+import { Linker, type LinkerHost } from './linker.ts';
+import type { PeerStream } from './peer-stream.ts';
+import type { ConnectPort, OpenLink, Volume } from './ports.ts';
+import type { Replica } from './replica.ts';
+import { RoleChange, type PromoteDone } from './role-change.ts';
+import { Session, type SessionHost } from './session.ts';
+import { withAncestor } from './superblock-store.ts';
+
+const checkpointMs = 2000;
+
+export class Resource implements SessionHost, AppIoHost, LinkerHost {
+  readonly io: AppIo;
+  readonly context: CoreContext;
+  role: 'primary' | 'secondary' = 'secondary';
+  session: Session | null = null;
+  /** Why the peer and this node do not connect, until a handshake succeeds. */
+  refusal: { reason: RefuseReason; text: string } | null = null;
+  /** Reason of the latest loss of contact; empty before the first. */
+  lostBecause = '';
+  /** Wall clock seconds since when the peer is not connected; null while it is. */
+  disconnectedSince: number | null;
+  aloneRecorded: boolean;
+  /** The peer was primary meanwhile, or the local copy failed: nothing is answered any more. */
+  failed = false;
+  failure = '';
+  /** This copy was complete when contact broke, as far as this process knows. */
+  completeAtLastContact = false;
+  readonly linker: Linker;
+
+  readonly #roleChange: RoleChange;
+  readonly #instance: bigint;
+  #draining: Replica | null = null;
+  #aloneWanted = false;
+  #recording: (() => void)[] | null = null;
+  #splitBrainSeen = '';
+  #stopped = false;
+
+  /** `makeContext` gets the function that the parts call when the local copy fails. */
+  constructor(
+    makeContext: (localFailed: CoreContext['localFailed']) => CoreContext, connect: ConnectPort,
+  ) {
+    this.context = makeContext((op, errno) => this.#localFailed(op, errno));
+    this.io = new AppIo(this.context, this);
+    this.linker = new Linker(this.context, connect, this);
+    this.#roleChange = new RoleChange(this);
+    this.#instance = this.context.random.id64();
+    this.aloneRecorded = this.context.store.value.peerState === PeerState.behind;
+    this.disconnectedSince = this.context.clock.wallSeconds();
+  }
+
+  /** Starts linking and the checkpoints. */
+  start(): void {
+    this.linker.start();
+    this.#checkpointLater();
+  }
+
+  /** The volume for a front end. Only a primary may serve it. */
+  get volume(): Volume {
+    return this.io;
+  }
+
+  get statistics(): Statistics {
+    return this.context.statistics;
+  }
+
+  /** Asks for the primary role; answered within `timeoutMs`. */
+  promote(force: boolean, timeoutMs: number, done: PromoteDone): void {
+    this.#roleChange.promote(force, timeoutMs, done);
+  }
+
+  /** Leaves the role cleanly and stops: marks, metadata and the peer are in order at `done`. */
+  stop(force: boolean, done: () => void): void {
+    this.#roleChange.stop(force, done);
+  }
+
+  /** An accepted connection: see Linker.incoming. */
+  incoming(preface: Preface, accept: () => OpenLink, refuse: (answer: number) => void): void {
+    if (this.failed) refuse(5);
+    else this.linker.incoming(preface, accept, refuse);
+  }
+
+  /** Options changed: what they mean for the connection is applied. */
+  optionsChanged(reconnect: boolean): void {
+    if (reconnect) this.session?.bye('the configuration changed');
+    this.linker.start();
+    this.io.recheck();
+  }
+
+  turnEnd(): void {
+    this.session?.turnEnd();
+  }
+
+  /** Monotonic milliseconds when `tick` should be called next, or null. */
+  nextDeadline(): number | null {
+    return this.context.timers.next();
+  }
+
+  tick(): void {
+    this.context.timers.run(this.context.clock.now());
+  }
+
+  // SessionHost
+
+  hello(): Hello {
+    const { store, tracker, options } = this.context;
+    const block = store.value;
+    return {
+      versionMin: 1, versionMax: 1, features: 0, copyId: block.copyId,
+      mediaSize: block.mediaSize, sectorSize: block.sectorSize, extentSize: block.extentSize,
+      role: this.role === 'primary' ? WireRole.primary : WireRole.secondary,
+      dataState: block.dataState, replication: modeCode[options.mode], flags: block.flags,
+      generation: block.generation, history: block.history, peerCopyId: block.peerCopyId,
+      peerGeneration: block.peerGeneration, peerSessionNumber: block.peerSessionNumber,
+      sessionNumber: block.sessionNumber, instance: this.#instance,
+      marked: tracker.peerStale.isEmpty && tracker.hotCount === 0 ? 0 : 1,
+      windowFrames: limits.windowFrames,
+      windowBytes: Math.max(limits.windowBytes, options.asyncLagBytes),
+      resource: options.resource, node: options.node,
+      timeout: Math.max(1, Math.ceil(options.timeoutMs / 1000)),
+    };
+  }
+
+  strayWrites(stream: PeerStream | null): number {
+    return this.io.strayWrites(stream);
+  }
+
+  recordAlone(done: () => void): void {
+    if (this.aloneRecorded) {
+      done();
+      return;
+    }
+    if (this.#recording !== null) {
+      this.#recording.push(done);
+      return;
+    }
+    this.#recording = [done];
+    const { store, random } = this.context;
+    const { generation, history } = store.value;
+    store.update({
+      generation: random.id64(), history: withAncestor(history, generation),
+      peerState: PeerState.behind,
+    }, (errno) => {
+      const waiting = this.#recording ?? [];
+      this.#recording = null;
+      if (errno !== 0) {
+        this.context.localFailed('metadata', errno);
+        return;
+      }
+      this.aloneRecorded = true;
+      this.context.log.warn({}, 'the peer is recorded as behind');
+      for (const one of waiting) one();
+      this.io.recheck();
+    });
+  }
+
+  useStream(stream: PeerStream | null): void {
+    this.io.useStream(stream);
+  }
+
+  aloneEnds(done: () => void): void {
+    this.aloneRecorded = false;
+    this.context.store.update({ peerState: PeerState.unknown }, (errno) => {
+      if (errno !== 0) this.context.localFailed('metadata', errno);
+      else done();
+    });
+  }
+
+  flushBoth(stream: PeerStream, done: () => void): void {
+    this.io.flushBoth(stream, done);
+  }
+
+  sessionConnected(session: Session): void {
+    this.refusal = null;
+    this.#splitBrainSeen = '';
+    this.disconnectedSince = null;
+    this.completeAtLastContact = session.verdict?.kind === 'source';
+    this.linker.connected(session.peer?.node ?? '');
+    this.context.log.info({ peer: session.peer?.node, verdict: session.verdict?.row }, 'connected');
+    this.context.events.event({ kind: 'connect' });
+    this.#roleChange.poke();
+  }
+
+  sessionComplete(session: Session): void {
+    this.aloneRecorded = false;
+    this.#aloneWanted = false;
+    this.completeAtLastContact = true;
+    this.io.singleCopyWrites = 0;
+    if (this.role === 'primary') this.io.useStream(session.becomeSender());
+    this.context.log.info({}, 'both copies are complete');
+    this.io.recheck();
+    this.#roleChange.poke();
+  }
+
+  sessionRefused(session: Session, reason: RefuseReason, text: string): void {
+    this.refusal = { reason, text };
+    const seen = `${session.peer?.generation}/${this.context.store.value.generation}`;
+    if (reason === 'split-brain' && seen !== this.#splitBrainSeen) {
+      this.#splitBrainSeen = seen;
+      this.context.log.error({}, 'split brain: both copies were written independently');
+      this.context.events.event({ kind: 'split-brain' });
+    } else {
+      this.context.log.warn({ reason }, 'the handshake was refused');
+    }
+    const peerWasPrimary = reason === 'primary-is-behind' || reason === 'both-primary';
+    if (this.role === 'primary' && peerWasPrimary && !this.aloneRecorded) {
+      this.#fail(`${text}; run hastctl role secondary --force`);
+    }
+    session.bye(text);
+    this.#roleChange.poke();
+  }
+
+  sessionEnded(session: Session, reason: string): void {
+    if (this.session !== session) return;
+    this.session = null;
+    this.#draining = session.replica;
+    session.replica.drained(() => {
+      if (this.#draining === session.replica) this.#draining = null;
+    });
+    const wasConnected = session.endedIn !== 'hello' && session.endedIn !== 'verdict';
+    if (wasConnected) {
+      this.lostBecause = reason;
+      this.disconnectedSince = this.context.clock.wallSeconds();
+      this.context.log.warn({ reason }, 'disconnected');
+      if (session.resync !== null) this.context.events.event({ kind: 'syncintr' });
+      this.context.events.event({ kind: 'disconnect', reason });
+    } else {
+      this.context.log.debug({ reason }, 'a connection ended in the handshake');
+    }
+    if (!this.#stopped) this.linker.lost(this.refusal !== null);
+    this.io.recheck();
+  }
+
+  // AppIoHost
+
+  requireAlone(): void {
+    this.#aloneWanted = true;
+    this.#maybeAlone();
+  }
+
+  strayEnded(): void {
+    this.session?.strayEnded();
+  }
+
+  // LinkerHost
+
+  get isPrimary(): boolean {
+    return this.role === 'primary';
+  }
+
+  get hasSession(): boolean {
+    return this.session !== null;
+  }
+
+  endSession(reason: string, done: () => void): void {
+    this.session?.end(reason);
+    if (this.#draining === null) done();
+    else this.#draining.drained(done);
+  }
+
+  openSession(open: OpenLink): void {
+    if (this.#stopped || this.failed) {
+      open({ frame: () => undefined, closed: () => undefined }).close();
+      return;
+    }
+    this.session = new Session(this.context, this, open);
+  }
+
+  attemptFailed(text: string, answered: boolean): void {
+    this.context.log.debug({ text, answered }, 'the peer was not reached');
+    this.#maybeAlone();
+    this.#roleChange.poke();
+  }
+
+  // For RoleChange
+
+  /** Every received frame of an ended session was executed. */
+  drained(done: () => void): void {
+    if (this.session !== null) this.session.replica.drained(done);
+    else if (this.#draining !== null) this.#draining.drained(done);
+    else done();
+  }
+
+  /** Nothing is answered any more: pending requests end with EIO. */
+  failAll(why: string): void {
+    this.#fail(why);
+  }
+
+  halt(): void {
+    this.#stopped = true;
+    this.linker.stop();
+    this.context.timers.clear('checkpoint');
+  }
+
+  #maybeAlone(): void {
+    if (!this.#aloneWanted || this.role !== 'primary' || this.failed) return;
+    if (this.session !== null) return;
+    const tried = this.linker.attempts > 0 || this.context.options.alone;
+    if (!tried) {
+      this.linker.start();
+      return;
+    }
+    this.#aloneWanted = false;
+    this.recordAlone(() => undefined);
+  }
+
+  #localFailed(op: LocalOp, errno: number): void {
+    const { statistics, log } = this.context;
+    if (op === 'read') statistics.localReadErrors++;
+    else if (op === 'delete') statistics.localDeleteErrors++;
+    else if (op === 'flush') statistics.localFlushErrors++;
+    else statistics.localWriteErrors++;
+    log.error({ op, errno }, 'an operation on the local copy failed');
+    if (op !== 'read') this.#fail(`the local copy failed (${op}, errno ${errno})`);
+  }
+
+  #fail(why: string): void {
+    if (this.failed) return;
+    this.failed = true;
+    this.failure = why;
+    this.context.log.error({ why }, 'the resource failed');
+    this.session?.bye(why);
+    this.linker.stop();
+    this.io.recheck();
+    this.#roleChange.poke();
+  }
+
+  #checkpointLater(): void {
+    const { timers, clock } = this.context;
+    timers.set('checkpoint', clock.now() + checkpointMs, () => this.#checkpoint());
+  }
+
+  /** Flushes what only waits for a flush, so that an idle volume ends with nothing marked. */
+  #checkpoint(): void {
+    if (this.failed) return;
+    const { tracker } = this.context;
+    const later = (): void => this.#checkpointLater();
+    const stream = this.session?.stream ?? null;
+    if (stream !== null && !stream.ended && stream.hasUnflushed && stream.epochsInFlight === 0) {
+      this.io.flushBoth(stream, () => tracker.checkpoint(() => undefined));
+      later();
+    } else if (tracker.isIdle) {
+      tracker.checkpoint(() => undefined);
+      later();
+    } else {
+      later();
+    }
+  }
+}
+
+const modeCode = { fullsync: 1, memsync: 2, async: 3 } as const;

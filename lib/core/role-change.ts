@@ -1,0 +1,244 @@
+/** Promotion, step by step, and the clean stop. */
+import { DataState, DiskRole, PeerState, SuperblockFlag } from '../format/superblock.ts';
+import { WireRole } from '../format/hello.ts';
+import { judgePromotion, type PromotionAnswer, type PromotionFacts } from './promotion.ts';
+import type { Resource } from './resource.ts';
+import type { SessionPhase } from './session.ts';
+import { withAncestor, type SuperblockPatch } from './superblock-store.ts';
+
+export type PromoteDone = (refusal: { message: string; hint: string } | null) => void;
+
+interface Request {
+  force: boolean;
+  /** Monotonic milliseconds. */
+  deadline: number;
+  /** Attempts counted when the request came; -1 until one was started for it. */
+  done: PromoteDone;
+  probed: boolean;
+  running: boolean;
+}
+
+/** The handshake or the end of a sync is under way: wait for what comes of it. */
+const passing: ReadonlySet<SessionPhase> = new Set([
+  'hello', 'verdict', 'map', 'starting', 'finishing', 'waiting', 'adopting',
+]);
+
+/** How long a stop waits for requests in flight, and for the peer's last flush. */
+const stopWaitMs = 5000;
+
+export class RoleChange {
+  readonly #resource: Resource;
+  #request: Request | null = null;
+
+  constructor(resource: Resource) {
+    this.#resource = resource;
+  }
+
+  promote(force: boolean, timeoutMs: number, done: PromoteDone): void {
+    const { context, role } = this.#resource;
+    if (role === 'primary') {
+      done(null);
+      return;
+    }
+    if (this.#request !== null) {
+      done({ message: 'a promotion is already under way', hint: 'wait for it to end' });
+      return;
+    }
+    const deadline = context.clock.now() + timeoutMs;
+    this.#request = { force, deadline, done, probed: false, running: false };
+    context.timers.set('promotion', deadline, () => this.poke());
+    this.poke();
+  }
+
+  /** Something changed that a waiting promotion may depend on. */
+  poke(): void {
+    const request = this.#request;
+    if (request === null || request.running) return;
+    const { context, session, linker } = this.#resource;
+    const late = context.clock.now() >= request.deadline;
+    if (session !== null && passing.has(session.phase) && !late) return;
+    if (session === null && !context.options.alone && !late) {
+      if (!request.probed) {
+        request.probed = true;
+        linker.attempts = 0;
+        linker.probe();
+        return;
+      }
+      if (linker.attempts === 0) return;
+    }
+    const answer = judgePromotion(this.#facts(), request.force);
+    // A peer that answers may be about to shake hands: a little patience before the refusal.
+    if (!answer.allowed && answer.row === 'J-peer-answers' && !late) return;
+    request.running = true;
+    context.timers.clear('promotion');
+    if (answer.allowed) this.#run(answer, request);
+    else this.#finish({ message: answer.message, hint: answer.hint });
+  }
+
+  /** Ends every activity in order; bounded. */
+  stop(force: boolean, done: () => void): void {
+    const resource = this.#resource;
+    const { context, io } = resource;
+    resource.linker.stop();
+    if (force) resource.failAll('the device was taken away by force');
+    const deadline = context.clock.now() + stopWaitMs;
+    const wait = (): void => {
+      if (io.activeCount > 0 && context.clock.now() < deadline) {
+        context.timers.set('stop', context.clock.now() + 20, wait);
+        return;
+      }
+      this.#lastFlush(done);
+    };
+    wait();
+  }
+
+  #facts(): PromotionFacts {
+    const { context, session, linker, refusal, failed, completeAtLastContact } = this.#resource;
+    const block = context.store.value;
+    const connected = session !== null && session.isConnected;
+    const phase = session?.phase;
+    const lastPrimary = block.lastRole === DiskRole.primary ||
+      (block.flags & SuperblockFlag.primaryActive) !== 0;
+    return {
+      consistent: block.dataState === DataState.consistent,
+      failed,
+      connected,
+      peerIsPrimary: connected && session.peerRole === WireRole.primary,
+      current: phase === 'complete' || phase === 'copying' || phase === 'undecided',
+      splitBrain: refusal?.reason === 'split-brain',
+      remoteNone: context.options.alone,
+      freshAndAlone: block.generation === 0n && block.peerCopyId === 0n,
+      lastPrimaryPeerBehind: lastPrimary && block.peerState === PeerState.behind,
+      completeAtLastContact,
+      peerAnswers: linker.peerAnswers && !context.options.alone && !connected,
+    };
+  }
+
+  #run(answer: PromotionAnswer & { allowed: true }, request: Request): void {
+    const { context } = this.#resource;
+    context.log.info({ row: answer.row, forced: answer.forced }, 'promotion');
+    const fail = (errno: number): void => {
+      context.localFailed('metadata', errno);
+      this.#finish({ message: 'the local disk failed', hint: 'see the log' });
+    };
+    this.#resource.drained(() => context.disk.flush((errno) => {
+      if (errno !== 0) {
+        fail(errno);
+        return;
+      }
+      const { session } = this.#resource;
+      const joined = session !== null && (session.isComplete || session.phase === 'copying');
+      context.store.update(this.#patch(answer, joined), (error) => {
+        if (error !== 0) fail(error);
+        else this.#promoted(request);
+      });
+      this.#resource.role = 'primary';
+    }));
+  }
+
+  #patch(answer: PromotionAnswer & { allowed: true }, joined: boolean): SuperblockPatch {
+    const { context } = this.#resource;
+    const { generation, history, flags } = context.store.value;
+    let next = flags | SuperblockFlag.primaryActive;
+    if (answer.forced) next |= SuperblockFlag.forced;
+    if (answer.ineligible) next |= SuperblockFlag.forcedIneligible;
+    return {
+      generation: context.random.id64(),
+      history: generation === 0n ? history : withAncestor(history, generation),
+      lastRole: DiskRole.primary,
+      flags: next,
+      // What was forced counts as an image of its own from here on.
+      ...(answer.ineligible ? { dataState: DataState.consistent } : {}),
+      ...(joined ? {} : { peerState: PeerState.behind }),
+    };
+  }
+
+  #promoted(request: Request): void {
+    const resource = this.#resource;
+    const { session, context } = resource;
+    if (session === null || session.phase === 'undecided') {
+      resource.aloneRecorded = context.store.value.peerState === PeerState.behind;
+      // The pair shakes hands anew: this copy has a generation now.
+      session?.bye('this node was promoted');
+      resource.linker.start();
+      this.#finish(null);
+      return;
+    }
+    session.announceRole(WireRole.primary);
+    if (!session.isComplete) {
+      this.#finish(null);
+      return;
+    }
+    resource.io.useStream(session.becomeSender());
+    // Without an answer the session ends by its own bound, and this node goes on alone.
+    let finished = false;
+    const done = (): void => {
+      if (finished) return;
+      finished = true;
+      context.timers.clear('generation');
+      this.#finish(null);
+    };
+    context.timers.set('generation', Math.max(request.deadline, context.clock.now() + 1000), () => {
+      resource.session?.end('the peer did not take the new generation in time');
+      done();
+    });
+    session.announceGeneration(done);
+  }
+
+  #finish(refusal: { message: string; hint: string } | null): void {
+    const done = this.#request?.done;
+    this.#request = null;
+    done?.(refusal);
+  }
+
+  #lastFlush(done: () => void): void {
+    const resource = this.#resource;
+    const { context, session } = resource;
+    let stepped = false;
+    const next = (): void => {
+      if (stepped) return;
+      stepped = true;
+      context.timers.clear('stop');
+      this.#release(done);
+    };
+    if (resource.failed) {
+      next();
+      return;
+    }
+    context.timers.set('stop', context.clock.now() + stopWaitMs, next);
+    const flushed = (): void => {
+      const stream = resource.session?.stream ?? null;
+      if (session !== null && stream !== null && !stream.ended) resource.flushBoth(stream, next);
+      else context.disk.flush(next);
+    };
+    resource.drained(flushed);
+  }
+
+  #release(done: () => void): void {
+    const resource = this.#resource;
+    const { context, session } = resource;
+    const wasPrimary = resource.role === 'primary';
+    const clean = session !== null && session.isComplete && context.tracker.peerStale.isEmpty &&
+      session.stream?.hasUnflushed !== true && !resource.failed;
+    const end = (): void => {
+      resource.halt();
+      resource.session?.announceRole(WireRole.secondary);
+      resource.session?.bye('this node leaves');
+      done();
+    };
+    if (resource.failed) {
+      end();
+      return;
+    }
+    const { store, tracker } = context;
+    tracker.releaseHot(() => {
+      if (!wasPrimary) {
+        end();
+        return;
+      }
+      const flags = clean ? store.value.flags & ~SuperblockFlag.primaryActive : store.value.flags;
+      store.update({ lastRole: DiskRole.secondary, flags, contactAt: context.clock.wallSeconds() },
+        () => end());
+    });
+  }
+}

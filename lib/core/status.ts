@@ -1,0 +1,108 @@
+/** What one resource says of itself: the words of docs/architecture.md, from the core's state. */
+import { limits } from '../format/limits.ts';
+import { WireRole } from '../format/hello.ts';
+import { DataState } from '../format/superblock.ts';
+import type { ConnectionWord, DiskWord, ResourceStatus, StatusWord } from '../format/status.ts';
+import type { Resource } from './resource.ts';
+
+/** The part of a status that the core knows. */
+export type CoreStatus = Pick<
+  ResourceStatus,
+  'role' | 'status' | 'connection' | 'detail' | 'dirtyBytes' | 'syncPercent' | 'localDisk' |
+  'peerDisk' | 'peerRole' | 'disconnectedSince' | 'singleCopyWrites' | 'statistics' |
+  'extentSize' | 'keepDirty' | 'mediaSize'
+>;
+
+function statusWord(resource: Resource): StatusWord {
+  const { session, role, refusal, failed, context } = resource;
+  if (failed) return 'failed';
+  if (refusal?.reason === 'split-brain') return 'split-brain';
+  switch (session?.phase) {
+    case 'complete':
+      return role === 'primary' && !context.tracker.peerStale.isEmpty ? 'degraded' : 'complete';
+    case 'map': case 'starting': case 'copying': case 'finishing': case 'syncing': case 'adopting':
+      return 'syncing';
+    default:
+      return role === 'primary' ? 'degraded' : 'waiting';
+  }
+}
+
+function connectionWord(resource: Resource): ConnectionWord {
+  const { session, refusal, context } = resource;
+  if (context.options.alone) return 'none';
+  switch (session?.phase) {
+    case 'complete': case 'undecided': case 'waiting': return 'connected';
+    case 'map': case 'starting': case 'copying': case 'finishing': case 'syncing': case 'adopting':
+      return 'syncing';
+    default: return refusal === null ? 'connecting' : 'refused';
+  }
+}
+
+function detailText(resource: Resource): string {
+  const { failed, failure, refusal, session, linker, lostBecause, context } = resource;
+  if (failed) return failure;
+  if (refusal !== null) return refusal.text;
+  if (context.options.alone) return 'remote none: this node works alone';
+  if (session?.phase === 'undecided') return 'neither copy has data yet: promote one node';
+  if (session?.isConnected === true) return '';
+  if (linker.lastFailure !== '') return linker.lastFailure;
+  return lostBecause;
+}
+
+function localDisk(resource: Resource): DiskWord {
+  if (resource.failed) return 'failed';
+  const { dataState } = resource.context.store.value;
+  if (dataState !== DataState.consistent) return 'inconsistent';
+  const phase = resource.session?.phase;
+  return phase === 'waiting' || phase === 'adopting' ? 'outdated' : 'up-to-date';
+}
+
+function peerDisk(resource: Resource): DiskWord {
+  switch (resource.session?.phase) {
+    case 'complete': case 'syncing': case 'waiting': case 'adopting': return 'up-to-date';
+    case 'copying': case 'finishing': return 'inconsistent';
+    case 'map': case 'starting': return 'outdated';
+    default: return resource.aloneRecorded ? 'outdated' : 'unknown';
+  }
+}
+
+function syncPercent(resource: Resource): number {
+  const { tracker } = resource.context;
+  const left = tracker.peerStale.count;
+  const sync = resource.session?.resync;
+  if (sync == null) {
+    const phase = resource.session?.phase;
+    if (phase === 'syncing') return 0;
+    return left === 0 ? 100 : Math.floor(1000 * (1 - left / tracker.peerStale.blockCount)) / 10;
+  }
+  const total = Math.max(sync.total, sync.copiedBlocks + left);
+  return total === 0 ? 100 : Math.floor(1000 * (sync.copiedBlocks / total)) / 10;
+}
+
+export function coreStatus(resource: Resource): CoreStatus {
+  const { session, context, io } = resource;
+  const { tracker, store, statistics } = context;
+  const connected = session?.isConnected === true;
+  statistics.mapUpdates = tracker.updates;
+  statistics.queueSend = session?.stream?.unansweredFrames ?? 0;
+  statistics.queueRecv = session?.replica.pending ?? 0;
+  statistics.queueDone = io.activeCount;
+  return {
+    role: resource.role,
+    status: statusWord(resource),
+    connection: connectionWord(resource),
+    detail: detailText(resource),
+    dirtyBytes: tracker.peerStale.count * limits.blockSize,
+    syncPercent: syncPercent(resource),
+    localDisk: localDisk(resource),
+    peerDisk: peerDisk(resource),
+    peerRole: !connected ? 'unknown'
+      : session?.peerRole === WireRole.primary ? 'primary' : 'secondary',
+    disconnectedSince: resource.disconnectedSince,
+    singleCopyWrites: io.singleCopyWrites,
+    statistics: { ...statistics },
+    extentSize: store.value.extentSize,
+    keepDirty: store.value.keepDirty,
+    mediaSize: store.value.mediaSize,
+  };
+}

@@ -1,0 +1,87 @@
+/** Bodies of the handshake frames. docs/wire-protocol.md. */
+import { HastError } from '../base/errors.ts';
+import { array, bytes, id64, struct, text, u16, u32, u53, u8, type StructValue } from '../base/layout.ts';
+import { limits } from './limits.ts';
+
+export const helloStruct = struct('hello', 640, [
+  ['versionMin', 0, u16],
+  ['versionMax', 2, u16],
+  /** Features the sender can use; what both have is used. None is defined yet. */
+  ['features', 4, u32],
+  ['copyId', 8, id64],
+  ['mediaSize', 16, u53],
+  ['sectorSize', 24, u32],
+  ['extentSize', 28, u32],
+  ['role', 32, u8],
+  ['dataState', 33, u8],
+  ['replication', 34, u8],
+  ['reserved35', 35, u8],
+  /** SuperblockFlag bits. */
+  ['flags', 36, u32],
+  ['generation', 40, id64],
+  ['history', 48, array(id64, limits.historyCount)],
+  /** What the sender remembers of the receiver's copy. */
+  ['peerCopyId', 176, id64],
+  ['peerGeneration', 184, id64],
+  ['peerSessionNumber', 192, u53],
+  /** Grows durably with each session of the sender's copy: a lower one shows a rolled-back disk. */
+  ['sessionNumber', 200, u53],
+  /** Random id of the sending process. */
+  ['instance', 208, id64],
+  /** 1 where the sender's map has marks. */
+  ['marked', 216, u32],
+  ['windowFrames', 220, u32],
+  ['windowBytes', 224, u53],
+  ['resource', 232, text(128)],
+  ['node', 360, text(72)],
+  /** Seconds the sender waits without a byte before it drops the link. */
+  ['timeout', 432, u32],
+  ['reserved436', 436, bytes(204)],
+]);
+
+export type Hello = StructValue<typeof helloStruct>;
+
+export const WireRole = { secondary: 0, primary: 1 } as const;
+
+export function encodeHello(hello: Hello): Buffer {
+  const raw = Buffer.alloc(helloStruct.size);
+  helloStruct.encode(hello, raw);
+  return raw;
+}
+
+/** Throws HAST_E_PROTOCOL where the body cannot be one. */
+export function decodeHello(raw: Buffer): Hello {
+  if (raw.length !== helloStruct.size) throw new HastError('HAST_E_PROTOCOL', 'a hello of wrong size');
+  let hello: Hello;
+  try {
+    hello = helloStruct.decode(raw);
+  } catch (cause) {
+    throw new HastError('HAST_E_PROTOCOL', 'a hello with an impossible field', { cause });
+  }
+  if (hello.copyId === 0n || hello.role > 1 || hello.windowFrames === 0 ||
+      hello.windowBytes < limits.payloadBytesMax || hello.timeout === 0) {
+    throw new HastError('HAST_E_PROTOCOL', 'a hello with an impossible field');
+  }
+  return hello;
+}
+
+/** A generation and what it descends from: body of syncDone and generation frames. */
+export const lineageStruct = struct('lineage', 8 + 8 * limits.historyCount, [
+  ['generation', 0, id64],
+  ['history', 8, array(id64, limits.historyCount)],
+]);
+
+export type Lineage = StructValue<typeof lineageStruct>;
+
+export function encodeLineage(lineage: Lineage): Buffer {
+  const raw = Buffer.alloc(lineageStruct.size);
+  lineageStruct.encode(lineage, raw);
+  return raw;
+}
+
+export function decodeLineage(raw: Buffer): Lineage {
+  if (raw.length !== lineageStruct.size) {
+    throw new HastError('HAST_E_PROTOCOL', 'a lineage of wrong size');
+  }
+  return lineageStruct.decode(raw);
+}
