@@ -234,7 +234,9 @@ export class BlockMap {
     if (this.#full.has(region)) {
       // A page above the bound for a short while: clearing must never be refused.
       page = { bits: new Uint8Array(regionBitBytes), count: blocks };
-      for (let at = 0; at < blocks; at++) page.bits[at >> 3] = (page.bits[at >> 3] ?? 0) | (1 << (at & 7));
+      for (let at = 0; at < blocks; at++) {
+        page.bits[at >> 3] = (page.bits[at >> 3] ?? 0) | (1 << (at & 7));
+      }
       this.#full.delete(region);
       this.#pages.set(region, page);
     }

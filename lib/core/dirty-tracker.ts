@@ -145,7 +145,10 @@ export class DirtyTracker {
     this.peerStale.merge(map);
   }
 
-  /** The peer says that these blocks of a region differ (null: all). Not durable before persistAll(). */
+  /**
+   * The peer says that these blocks of a region differ (null: all). Not durable before
+   * persistAll().
+   */
   setRegionStale(region: number, bits: Uint8Array | null): void {
     if (bits === null) this.peerStale.setFull(region);
     else this.peerStale.mergeBits(region, bits);
@@ -313,7 +316,8 @@ export class DirtyTracker {
       for (const entry of this.#hot.values()) entry.durable = true;
       for (const one of persist) one.done(0);
       for (const request of batch) request.onMarked();
-      if (!this.#committing && (this.#waiting.length > 0 || this.#persist.length > 0)) this.#commit();
+      const more = this.#waiting.length > 0 || this.#persist.length > 0;
+      if (more && !this.#committing) this.#commit();
     };
     if (!this.#hotChanged && regions.size === 0) {
       finish();

@@ -30,7 +30,8 @@ export const refuseTexts: Record<RefuseReason, string> = {
   'split-brain': 'both copies were written independently since they last were equal',
   unrelated: 'the two copies have no common history',
   'both-inconsistent': 'neither copy is consistent',
-  'primary-is-behind': 'the peer has newer data than this primary; demote it so that it can catch up',
+  'primary-is-behind':
+    'the peer has newer data than this primary; demote it so that it can catch up',
   'resource-mismatch': 'the peer speaks of another resource',
 };
 

@@ -141,7 +141,8 @@ class MapLoader {
   #loadPages(): void {
     const regions: number[] = [];
     this.#loaded.regionState.forEach((state, region) => {
-      if ((state & RegionBit.page) !== 0 && (state & RegionBit.peerFull) === 0) regions.push(region);
+      const counts = (state & (RegionBit.page | RegionBit.peerFull)) === RegionBit.page;
+      if (counts) regions.push(region);
     });
     let next = 0;
     let running = 0;

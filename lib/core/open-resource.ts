@@ -123,7 +123,7 @@ function build(
       store: new SuperblockStore(disk, block),
       tracker: new DirtyTracker(disk, block, loaded, onError),
       locks: new RangeLocks(),
-      timers: new Timers(),
+      timers: new Timers(() => turn.deadlineChanged()),
       statistics: emptyStatistics(),
       dataOffset: block.dataOffset,
       mediaSize: block.mediaSize,

@@ -137,9 +137,8 @@ export class PeerStream implements UnflushedBlocks {
 
   hasRoom(): boolean {
     if (this.#frames === 0) return true;
-    if (this.#frames >= this.#windowFrames || this.#nextSeq - this.#oldest >= ringSize - flushesMax) {
-      return false;
-    }
+    if (this.#frames >= this.#windowFrames) return false;
+    if (this.#nextSeq - this.#oldest >= ringSize - flushesMax) return false;
     const { mode, asyncLagBytes, asyncLagMs } = this.#context.options;
     if (mode !== 'async') return this.#bytes < this.#windowBytes - limits.payloadBytesMax;
     if (this.#bytes >= Math.min(this.#windowBytes, asyncLagBytes)) return false;

@@ -122,4 +122,6 @@ export interface EventPort {
 export interface TurnPort {
   /** Asks for one call of `Resource.turnEnd()` when the present inputs have been taken. */
   request(): void;
+  /** `Resource.nextDeadline()` may be earlier than it was. */
+  deadlineChanged(): void;
 }

@@ -20,7 +20,8 @@ import type { PeerStream } from './peer-stream.ts';
 import type { ConnectPort, OpenLink, Volume } from './ports.ts';
 import type { Replica } from './replica.ts';
 import { RoleChange, type PromoteDone } from './role-change.ts';
-import { Session, type SessionHost } from './session.ts';
+import { Session } from './session.ts';
+import type { SessionHost } from './session-host.ts';
 import { withAncestor } from './superblock-store.ts';
 
 const checkpointMs = 2000;
@@ -335,7 +336,8 @@ export class Resource implements SessionHost, AppIoHost, LinkerHost {
     this.failed = true;
     this.failure = why;
     this.context.log.error({ why }, 'the resource failed');
-    this.session?.bye(why);
+    // At once: requests are answered below, and their memory must not be sent any more.
+    this.session?.end(why);
     this.linker.stop();
     this.io.recheck();
     this.#roleChange.poke();

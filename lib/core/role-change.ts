@@ -3,7 +3,7 @@ import { DataState, DiskRole, PeerState, SuperblockFlag } from '../format/superb
 import { WireRole } from '../format/hello.ts';
 import { judgePromotion, type PromotionAnswer, type PromotionFacts } from './promotion.ts';
 import type { Resource } from './resource.ts';
-import type { SessionPhase } from './session.ts';
+import type { SessionPhase } from './session-host.ts';
 import { withAncestor, type SuperblockPatch } from './superblock-store.ts';
 
 export type PromoteDone = (refusal: { message: string; hint: string } | null) => void;

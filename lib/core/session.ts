@@ -19,51 +19,12 @@ import { regionBitBytes } from '../format/map-pages.ts';
 import { DataState, PeerState, SuperblockFlag } from '../format/superblock.ts';
 import { AckBatch } from './ack-batch.ts';
 import type { CoreContext } from './context.ts';
-import { decide, refuseTexts, type RefuseReason, type Verdict } from './generation.ts';
+import { decide, refuseTexts, type Verdict } from './generation.ts';
 import { PeerStream } from './peer-stream.ts';
 import type { LinkHandler, LinkPort, OpenLink } from './ports.ts';
 import { Replica, type AckSink } from './replica.ts';
 import { ResyncSource } from './resync-source.ts';
-
-export type SessionPhase =
-  /** Waiting for both hellos, then for both verdicts. */
-  | 'hello' | 'verdict'
-  /** Source: taking the target's marks; making them and the pairing durable. */
-  | 'map'
-  /** Source: waiting until the target is durably inconsistent. */
-  | 'starting'
-  | 'copying'
-  /** Source: everything is sent; waiting for flush and the target's new generation. */
-  | 'finishing'
-  /** Target: connected, the sync has not begun; syncing; taking the generation. */
-  | 'waiting' | 'syncing' | 'adopting'
-  /** Two fresh copies: nothing is copied before one is promoted. */
-  | 'undecided'
-  | 'complete'
-  | 'ended';
-
-/** What the session asks of the resource that owns it. */
-export interface SessionHost {
-  /** What this node says of itself now. */
-  hello(): Hello;
-  /** Application writes in flight that `stream` does not carry. */
-  strayWrites(stream: PeerStream | null): number;
-  /** Makes "acknowledging alone" durable (a new generation), then calls `done`. */
-  recordAlone(done: () => void): void;
-  /** From now on application writes go through `stream`, or nowhere. */
-  useStream(stream: PeerStream | null): void;
-  /**
-   * A generation is about to be handed to the peer: acknowledging alone needs a new record from
-   * now on, durably so before `done`.
-   */
-  aloneEnds(done: () => void): void;
-  /** Flush on both sides now; `done` when both returned (never after the session ended). */
-  flushBoth(stream: PeerStream, done: () => void): void;
-  sessionConnected(session: Session): void;
-  sessionComplete(session: Session): void;
-  sessionRefused(session: Session, reason: RefuseReason, text: string): void;
-  sessionEnded(session: Session, reason: string): void;
-}
+import type { SessionHost, SessionPhase } from './session-host.ts';
 
 const verdictCode = { source: 1, target: 2, undecided: 3, refuse: 4 } as const;
 
@@ -155,7 +116,7 @@ export class Session implements LinkHandler, AckSink {
     if (this.phase !== 'ended') this.#acks.flush();
   }
 
-  /** A promotion: the complete peer takes the new generation too. `done` when it is durable there. */
+  /** A promotion: the complete peer takes the new generation too; `done` when durably so. */
   announceGeneration(done: () => void): void {
     const { generation, history } = this.#context.store.value;
     this.#onGeneration = done;
@@ -221,9 +182,10 @@ export class Session implements LinkHandler, AckSink {
       return;
     }
     this.#link.send(plainFrame(FrameType.keepalive));
-    timers.set('keepalive', clock.now() + Math.min(options.timeoutMs / 4, 5000), () => {
-      this.#keepalive();
-    });
+    const next = Math.min(
+      clock.now() + Math.min(options.timeoutMs / 4, 5000), this.#heardAt + options.timeoutMs,
+    );
+    timers.set('keepalive', next, () => this.#keepalive());
   }
 
   #newStream(): PeerStream {
@@ -282,13 +244,13 @@ export class Session implements LinkHandler, AckSink {
   }
 
   #sender(): PeerStream {
-    if (this.stream === null) throw new HastError('HAST_E_PROTOCOL', 'an acknowledgement of nothing');
-    return this.stream;
+    if (this.stream !== null) return this.stream;
+    throw new HastError('HAST_E_PROTOCOL', 'an acknowledgement of nothing');
   }
 
   #takeData(frame: Frame): void {
     const mayWrite = this.phase === 'syncing' || this.phase === 'waiting' ||
-      this.phase === 'adopting' || (this.phase === 'complete' && this.#host.hello().role !== WireRole.primary);
+      this.phase === 'adopting' || (this.phase === 'complete' && !this.#host.isPrimary);
     if (!mayWrite) {
       throw new HastError('HAST_E_PROTOCOL', `data from the peer in phase ${this.phase}`);
     }

@@ -1,11 +1,18 @@
-/** Named deadlines on the clock port's time; whoever drives the core calls `run` when one is due. */
+/** Named deadlines on the clock port's time; who drives the core calls `run` when one is due. */
 
 export class Timers {
   readonly #deadlines = new Map<string, { at: number; run: () => void }>();
+  readonly #onSet: () => void;
+
+  /** `onSet` is called after each set(): the next deadline may be an earlier one. */
+  constructor(onSet: () => void = () => undefined) {
+    this.#onSet = onSet;
+  }
 
   /** Sets or moves the timer `name` to the monotonic millisecond `at`. */
   set(name: string, at: number, run: () => void): void {
     this.#deadlines.set(name, { at, run });
+    this.#onSet();
   }
 
   clear(name: string): void {

@@ -6,6 +6,7 @@
  */
 import type { ResourceConfig } from '../config/model.ts';
 import type { ErrorCode } from '../base/errors.ts';
+import type { ResourceEvent } from '../core/ports.ts';
 import type { ResourceStatus } from '../format/status.ts';
 
 /** `none` never reaches a worker: role init has no worker. */
@@ -54,6 +55,6 @@ export type WorkerMessage =
   | { type: 'reloaded' }
   | { type: 'status'; status: ResourceStatus }
   /** For hooks: argv after the resource's name follows the original. */
-  | { type: 'event'; event: 'connect' | 'disconnect' | 'syncstart' | 'syncdone' | 'syncintr' | 'split-brain' }
+  | { type: 'event'; event: ResourceEvent['kind'] }
   /** The last message before a nonzero exit, or the answer to a request that failed. */
   | { type: 'failed'; code: ErrorCode; message: string; hint?: string };

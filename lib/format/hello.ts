@@ -1,6 +1,8 @@
 /** Bodies of the handshake frames. docs/wire-protocol.md. */
 import { HastError } from '../base/errors.ts';
-import { array, bytes, id64, struct, text, u16, u32, u53, u8, type StructValue } from '../base/layout.ts';
+import {
+  array, bytes, id64, struct, text, u16, u32, u53, u8, type StructValue,
+} from '../base/layout.ts';
 import { limits } from './limits.ts';
 
 export const helloStruct = struct('hello', 640, [
@@ -51,7 +53,9 @@ export function encodeHello(hello: Hello): Buffer {
 
 /** Throws HAST_E_PROTOCOL where the body cannot be one. */
 export function decodeHello(raw: Buffer): Hello {
-  if (raw.length !== helloStruct.size) throw new HastError('HAST_E_PROTOCOL', 'a hello of wrong size');
+  if (raw.length !== helloStruct.size) {
+    throw new HastError('HAST_E_PROTOCOL', 'a hello of wrong size');
+  }
   let hello: Hello;
   try {
     hello = helloStruct.decode(raw);

@@ -1,7 +1,8 @@
 /** What `status --json` and `list` show of one resource; schema 1. New fields may be added. */
 
 export type StatusWord =
-  | 'init' | 'complete' | 'syncing' | 'degraded' | 'diskless' | 'waiting' | 'split-brain' | 'failed';
+  | 'init' | 'complete' | 'syncing' | 'degraded' | 'diskless' | 'waiting' | 'split-brain'
+  | 'failed';
 export type ConnectionWord =
   | 'none' | 'connecting' | 'connected' | 'syncing' | 'paused' | 'refused';
 export type DiskWord =

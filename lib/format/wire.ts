@@ -157,7 +157,9 @@ function invalidHeader(frame: Frame, wireSize: number, reserved: boolean): strin
     return frame.type === FrameType.write && wireSize === 0 ? null : 'wireSize';
   }
   const digest = (frame.flags & FrameFlag.sha256) === 0 ? 0 : 32;
-  if ((frame.flags & FrameFlag.lz4) === 0) return wireSize === frame.size + digest ? null : 'wireSize';
+  if ((frame.flags & FrameFlag.lz4) === 0) {
+    return wireSize === frame.size + digest ? null : 'wireSize';
+  }
   return frame.type === FrameType.write && wireSize < frame.size + digest && wireSize > digest
     ? null
     : 'wireSize';

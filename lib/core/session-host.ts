@@ -1,0 +1,46 @@
+/** The phases of a session, and what a session asks of the resource that owns it. */
+import type { Hello } from '../format/hello.ts';
+import type { RefuseReason } from './generation.ts';
+import type { PeerStream } from './peer-stream.ts';
+import type { Session } from './session.ts';
+
+export type SessionPhase =
+  /** Waiting for both hellos, then for both verdicts. */
+  | 'hello' | 'verdict'
+  /** Source: taking the target's marks; making them and the pairing durable. */
+  | 'map'
+  /** Source: waiting until the target is durably inconsistent. */
+  | 'starting'
+  | 'copying'
+  /** Source: everything is sent; waiting for flush and the target's new generation. */
+  | 'finishing'
+  /** Target: connected, the sync has not begun; syncing; taking the generation. */
+  | 'waiting' | 'syncing' | 'adopting'
+  /** Two fresh copies: nothing is copied before one is promoted. */
+  | 'undecided'
+  | 'complete'
+  | 'ended';
+
+/** What the session asks of the resource that owns it. */
+export interface SessionHost {
+  readonly isPrimary: boolean;
+  /** What this node says of itself now. */
+  hello(): Hello;
+  /** Application writes in flight that `stream` does not carry. */
+  strayWrites(stream: PeerStream | null): number;
+  /** Makes "acknowledging alone" durable (a new generation), then calls `done`. */
+  recordAlone(done: () => void): void;
+  /** From now on application writes go through `stream`, or nowhere. */
+  useStream(stream: PeerStream | null): void;
+  /**
+   * A generation is about to be handed to the peer: acknowledging alone needs a new record from
+   * now on, durably so before `done`.
+   */
+  aloneEnds(done: () => void): void;
+  /** Flush on both sides now; `done` when both returned (never after the session ended). */
+  flushBoth(stream: PeerStream, done: () => void): void;
+  sessionConnected(session: Session): void;
+  sessionComplete(session: Session): void;
+  sessionRefused(session: Session, reason: RefuseReason, text: string): void;
+  sessionEnded(session: Session, reason: string): void;
+}

@@ -1,0 +1,218 @@
+/**
+ * One resource in its worker: the core on real ports. Builds them, feeds the core's clock, and
+ * turns the configuration into the core's options.
+ */
+import { randomBytes } from 'node:crypto';
+import type * as net from 'node:net';
+import { HastError } from '../base/errors.ts';
+import type { Logger } from '../base/log.ts';
+import type { ResourceConfig } from '../config/model.ts';
+import { formatAddress } from '../config/address.ts';
+import type { CoreOptions } from '../core/context.ts';
+import { openResource } from '../core/open-resource.ts';
+import type { ConnectPort, ResourceEvent } from '../core/ports.ts';
+import type { Resource } from '../core/resource.ts';
+import { coreStatus } from '../core/status.ts';
+import { closeLocal, openLocal, type LocalFile } from '../disk/local.ts';
+import { LocalDisk } from '../disk/local-disk.ts';
+import { decodePreface, PrefaceAnswer, prefaceVersionFits } from '../format/preface.ts';
+import type { ResourceStatus } from '../format/status.ts';
+import type { WireOptions } from '../format/wire.ts';
+import { PeerConnection } from '../net/connection.ts';
+import { dial } from '../net/connector.ts';
+import { lz4Compressor } from '../net/lz4.ts';
+
+export interface RunnerOptions {
+  resource: ResourceConfig;
+  node: string;
+  log: Logger;
+  onEvent: (event: ResourceEvent) => void;
+}
+
+/** A timer that is due at once runs after the inputs that wait already. */
+const timerMinMs = 1;
+
+export class Runner {
+  readonly #node: string;
+  readonly #log: Logger;
+  readonly #onEvent: (event: ResourceEvent) => void;
+  readonly #wire: WireOptions;
+  readonly #coreOptions: CoreOptions;
+  #config: ResourceConfig;
+  #local: LocalFile | null = null;
+  #resource: Resource | null = null;
+  #timer: NodeJS.Timeout | null = null;
+  #timerAt = Infinity;
+  #turnAsked = false;
+
+  constructor(options: RunnerOptions) {
+    this.#config = options.resource;
+    this.#node = options.node;
+    this.#log = options.log;
+    this.#onEvent = options.onEvent;
+    this.#wire = { checksum: 'crc32', compression: 'none', compressor: lz4Compressor };
+    this.#coreOptions = {
+      resource: options.resource.name, node: options.node, mode: 'fullsync', timeoutMs: 0,
+      alone: false, asyncLagBytes: 0, asyncLagMs: 0,
+    };
+    this.#applyConfig();
+  }
+
+  get resource(): Resource {
+    if (this.#resource !== null) return this.#resource;
+    throw new HastError('HAST_E_INTERNAL', 'the worker is not started');
+  }
+
+  /** Opens the copy and starts the core as secondary. Calls `done` with what stands against it. */
+  start(done: (error: HastError | null) => void): void {
+    let local: LocalFile;
+    try {
+      local = openLocal(this.#config.local);
+    } catch (error) {
+      if (!(error instanceof HastError)) throw error;
+      done(error);
+      return;
+    }
+    this.#local = local;
+    openResource({
+      disk: new LocalDisk(local),
+      localSize: local.size,
+      connect: this.#connectPort(),
+      clock: { now: () => performance.now(), wallSeconds: () => Math.floor(Date.now() / 1000) },
+      random: { id64: randomId, unit: () => Math.random() },
+      events: { event: (event) => this.#onEvent(event) },
+      turn: {
+        request: () => this.#requestTurn(),
+        deadlineChanged: () => this.#arm(),
+      },
+      log: this.#log,
+    }, this.#coreOptions, (error, resource) => {
+      this.#resource = resource;
+      if (resource !== null) {
+        resource.start();
+      } else {
+        closeLocal(local);
+      }
+      done(error);
+    });
+  }
+
+  /** A connection the parent accepted, with the preface it read. */
+  takePeer(prefaceBytes: Uint8Array, socket: net.Socket): void {
+    socket.on('error', (error) => this.#log.debug({ error: error.message }, 'peer socket'));
+    const answer = (code: number): void => {
+      socket.write(Buffer.of(code));
+    };
+    const preface = decodePreface(prefaceBytes);
+    const refuse = (code: number): void => {
+      answer(code);
+      socket.end();
+      setTimeout(() => socket.destroy(), 1000).unref();
+    };
+    if (this.#resource === null || !prefaceVersionFits(preface)) {
+      refuse(this.#resource === null ? PrefaceAnswer.busy : PrefaceAnswer.version);
+      return;
+    }
+    this.#resource.incoming(preface, () => {
+      answer(PrefaceAnswer.ok);
+      return (handler) => new PeerConnection(socket, this.#wire, handler, null);
+    }, refuse);
+  }
+
+  /** New values; which of them may change was decided before. */
+  reload(config: ResourceConfig): void {
+    const before = JSON.stringify([this.#config.remote, this.#config.source]);
+    this.#config = config;
+    this.#applyConfig();
+    this.resource.optionsChanged(before !== JSON.stringify([config.remote, config.source]));
+  }
+
+  /** Leaves cleanly; the copy is closed at `done`. */
+  stop(force: boolean, done: () => void): void {
+    if (this.#resource === null) {
+      done();
+      return;
+    }
+    this.#resource.stop(force, () => {
+      if (this.#timer !== null) clearTimeout(this.#timer);
+      if (this.#local !== null) closeLocal(this.#local);
+      done();
+    });
+  }
+
+  status(): ResourceStatus {
+    const config = this.#config;
+    return {
+      schema: 1,
+      name: config.name,
+      ...coreStatus(this.resource),
+      local: config.local,
+      remote: config.remote === null ? 'none' : formatAddress(config.remote),
+      source: config.source === null ? null : formatAddress(config.source),
+      device: '',
+      replication: config.replication,
+      checksum: config.checksum,
+      compression: config.compression,
+      frontend: config.frontend,
+      worker: process.pid,
+    };
+  }
+
+  #applyConfig(): void {
+    const config = this.#config;
+    Object.assign(this.#coreOptions, {
+      mode: config.replication, timeoutMs: config.timeout * 1000, alone: config.remote === null,
+      asyncLagBytes: config.asyncLag, asyncLagMs: config.asyncLagTime * 1000,
+    });
+    this.#wire.checksum = config.checksum;
+    this.#wire.compression = config.compression;
+  }
+
+  #connectPort(): ConnectPort {
+    return {
+      connect: (isPrimary, done) => {
+        const { remote, source, timeout, name } = this.#config;
+        if (remote === null) {
+          setImmediate(() => done({ failed: 'remote none', answered: false }));
+          return;
+        }
+        dial({
+          host: remote.host, port: remote.port,
+          family: remote.family === 'tcp4' ? 4 : remote.family === 'tcp6' ? 6 : 0,
+          source, timeoutMs: timeout * 1000, resource: name, node: this.#node, isPrimary,
+          wire: this.#wire,
+        }, done);
+      },
+    };
+  }
+
+  #requestTurn(): void {
+    if (this.#turnAsked) return;
+    this.#turnAsked = true;
+    setImmediate(() => {
+      this.#turnAsked = false;
+      this.#resource?.turnEnd();
+    });
+  }
+
+  /** Sets the one timer to the core's next deadline. */
+  #arm(): void {
+    const next = this.#resource?.nextDeadline() ?? null;
+    if (next === null || (this.#timer !== null && this.#timerAt <= next)) return;
+    if (this.#timer !== null) clearTimeout(this.#timer);
+    this.#timerAt = next;
+    const wait = Math.max(timerMinMs, Math.ceil(next - performance.now()));
+    this.#timer = setTimeout(() => {
+      this.#timer = null;
+      this.#resource?.tick();
+      this.#arm();
+    }, wait);
+  }
+}
+
+function randomId(): bigint {
+  for (;;) {
+    const id = randomBytes(8).readBigUInt64LE();
+    if (id !== 0n) return id;
+  }
+}

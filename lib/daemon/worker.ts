@@ -1,0 +1,155 @@
+/**
+ * The worker of one resource: lib/daemon/worker-protocol.ts on one side, the core and the front
+ * end on the other. It starts nothing (no child process): its memory is lent to the kernel.
+ */
+import type * as net from 'node:net';
+import { HastError, errorText } from '../base/errors.ts';
+import { withFields } from './log-fields.ts';
+import { createDirectFrontend } from '../fuse/direct-frontend.ts';
+import type { Frontend } from '../fuse/frontend.ts';
+import { createNativeFrontend } from '../fuse/native-frontend.ts';
+import { createLogger } from './logger.ts';
+import { Runner } from './runner.ts';
+import type { ParentMessage, StartMessage, WorkerMessage } from './worker-protocol.ts';
+
+const exitSoftware = 70;
+
+const log = createLogger();
+let started: StartMessage | null = null;
+let runner: Runner | null = null;
+let frontend: Frontend | null = null;
+let stopping = false;
+
+function send(message: WorkerMessage, then?: () => void): void {
+  if (process.send === undefined || !process.connected) {
+    then?.();
+    return;
+  }
+  process.send(message, () => then?.());
+}
+
+function leave(code: number, threadsEnded: boolean): void {
+  // process.exit() waits for a thread that sits in the kernel: nothing waits for SIGKILL.
+  if (threadsEnded) process.exit(code);
+  else process.kill(process.pid, 'SIGKILL');
+}
+
+function fail(error: unknown): void {
+  const known = error instanceof HastError
+    ? error
+    : new HastError('HAST_E_INTERNAL', errorText(error), { cause: error });
+  log.error({ code: known.code, hint: known.hint, stack: stackOf(error) }, known.message);
+  send({
+    type: 'failed', code: known.code, message: known.message,
+    ...(known.hint === undefined ? {} : { hint: known.hint }),
+  }, () => leave(exitSoftware, frontend === null));
+}
+
+function stackOf(error: unknown): string | undefined {
+  return error instanceof HastError || !(error instanceof Error) ? undefined : error.stack;
+}
+
+function start(message: StartMessage): void {
+  started = message;
+  const { name } = message.resource;
+  runner = new Runner({
+    resource: message.resource,
+    node: message.node,
+    log: withFields(log, () => ({ resource: name, role: runnerRole() })),
+    onEvent: (event) => send({ type: 'event', event: event.kind }),
+  });
+  runner.start((error) => {
+    if (error === null) send({ type: 'ready' });
+    else fail(error);
+  });
+}
+
+function runnerRole(): string {
+  try {
+    return runner?.resource.role ?? 'init';
+  } catch {
+    return 'init';
+  }
+}
+
+function serve(current: Runner, { resource, mountPoint, fuseFd }: StartMessage): void {
+  const made = resource.frontend === 'direct' && fuseFd !== null
+    ? createDirectFrontend({ fuseFd, mountPoint })
+    : createNativeFrontend({ mountPoint });
+  frontend = made;
+  made.onEnd((error) => {
+    if (error !== null && !stopping) fail(error);
+  });
+  made.start(current.resource.volume, (error) => {
+    if (error === null) {
+      send({ type: 'serving' });
+      return;
+    }
+    frontend = null;
+    send({ type: 'failed', code: 'HAST_E_DEVICE', message: errorText(error) });
+  });
+}
+
+function stop(force: boolean): void {
+  if (stopping) return;
+  stopping = true;
+  const end = (threadsEnded: boolean): void => {
+    const finish = (): void => leave(0, threadsEnded);
+    if (runner === null) finish();
+    else runner.stop(force, finish);
+  };
+  if (frontend === null) end(true);
+  else frontend.stop(end, force);
+}
+
+function promote(current: Runner, force: boolean, timeoutMs: number): void {
+  current.resource.promote(force, timeoutMs, (refusal) => {
+    if (refusal === null) send({ type: 'promoted' });
+    else send({ type: 'refused', code: 'HAST_E_PROMOTE_REFUSED', ...refusal });
+  });
+}
+
+function receive(message: ParentMessage, socket: net.Socket | undefined): void {
+  if (message.type === 'start') {
+    start(message);
+    return;
+  }
+  if (message.type === 'stop') {
+    stop(message.force);
+    return;
+  }
+  if (runner === null || started === null) {
+    socket?.destroy();
+    throw new HastError('HAST_E_INTERNAL', `'${message.type}' before 'start'`);
+  }
+  switch (message.type) {
+    case 'peer':
+      // The peer may have gone while the socket was handed over.
+      if (socket !== undefined) runner.takePeer(message.preface, socket);
+      return;
+    case 'promote': promote(runner, message.force, message.timeoutMs); return;
+    case 'serve': serve(runner, started); return;
+    case 'reload':
+      runner.reload(message.resource);
+      send({ type: 'reloaded' });
+      return;
+    case 'status': send({ type: 'status', status: runner.status() }); return;
+  }
+}
+
+process.on('message', (message: ParentMessage, handle: unknown) => {
+  try {
+    receive(message, handle as net.Socket | undefined);
+  } catch (error) {
+    fail(error);
+  }
+});
+process.on('uncaughtException', fail);
+process.on('unhandledRejection', fail);
+// The parent is gone: nobody could take the device away in order any more.
+process.on('disconnect', () => {
+  if (!stopping) log.warn({}, 'the parent is gone: this worker ends');
+  stop(true);
+});
+// Sent to a whole process group or cgroup: the parent decides when a worker ends.
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => undefined);

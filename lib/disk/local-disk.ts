@@ -1,0 +1,88 @@
+/**
+ * The disk port on a real file or block device, through the page cache and libuv's thread pool:
+ * the event loop never waits for a disk.
+ *
+ * Hot path: read() and write() run once per request.
+ */
+import * as fs from 'node:fs';
+import * as os from 'node:os';
+import { fallocate } from '../base/libc.ts';
+import type { DiskPort, Done } from '../core/ports.ts';
+import type { LocalFile } from './local.ts';
+
+const { EIO, EOPNOTSUPP, EINVAL } = os.constants.errno;
+
+/** linux/falloc.h: both keep the size. */
+const FALLOC_PUNCH_HOLE = 0x3;
+const FALLOC_ZERO_RANGE = 0x11;
+
+const zeroBlock = Buffer.alloc(1 << 20);
+
+function errnoOf(error: NodeJS.ErrnoException | null): number {
+  if (error === null) return 0;
+  return error.errno === undefined || error.errno === 0 ? EIO : Math.abs(error.errno);
+}
+
+export class LocalDisk implements DiskPort {
+  readonly #fd: number;
+  readonly #durableFd: number;
+
+  constructor(local: LocalFile) {
+    this.#fd = local.fd;
+    this.#durableFd = local.durableFd;
+  }
+
+  read(offset: number, buffer: Buffer, bufferOffset: number, length: number, done: Done): void {
+    fs.read(this.#fd, buffer, bufferOffset, length, offset, (error, got) => {
+      if (error !== null) done(errnoOf(error));
+      else if (got === length) done(0);
+      // Nothing more to read: the file is shorter than its superblock says.
+      else if (got === 0) done(EIO);
+      else this.read(offset + got, buffer, bufferOffset + got, length - got, done);
+    });
+  }
+
+  write(offset: number, buffer: Buffer, bufferOffset: number, length: number, done: Done): void {
+    this.#write(this.#fd, offset, buffer, bufferOffset, length, done);
+  }
+
+  writeDurable(offset: number, buffer: Buffer, done: Done): void {
+    this.#write(this.#durableFd, offset, buffer, 0, buffer.length, done);
+  }
+
+  flush(done: Done): void {
+    fs.fdatasync(this.#fd, (error) => done(errnoOf(error)));
+  }
+
+  zero(offset: number, length: number, discard: boolean, done: Done): void {
+    const mode = discard ? FALLOC_PUNCH_HOLE : FALLOC_ZERO_RANGE;
+    fallocate(this.#fd, mode, offset, length, (errno) => {
+      // What the file system or the device cannot do is written: the range must read as zeros.
+      if (errno === EOPNOTSUPP || errno === EINVAL) this.#writeZeros(offset, length, done);
+      else done(errno);
+    });
+  }
+
+  #write(
+    fd: number, offset: number, buffer: Buffer, bufferOffset: number, length: number, done: Done,
+  ): void {
+    fs.write(fd, buffer, bufferOffset, length, offset, (error, put) => {
+      if (error !== null) done(errnoOf(error));
+      else if (put === length) done(0);
+      else if (put === 0) done(EIO);
+      else this.#write(fd, offset + put, buffer, bufferOffset + put, length - put, done);
+    });
+  }
+
+  #writeZeros(offset: number, length: number, done: Done): void {
+    if (length === 0) {
+      done(0);
+      return;
+    }
+    const piece = Math.min(length, zeroBlock.length);
+    this.write(offset, zeroBlock, 0, piece, (errno) => {
+      if (errno !== 0) done(errno);
+      else this.#writeZeros(offset + piece, length - piece, done);
+    });
+  }
+}

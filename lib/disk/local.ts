@@ -1,0 +1,136 @@
+/**
+ * Opening `local`: one daemon per copy. The descriptor that does the I/O holds an exclusive flock,
+ * and on a block device O_EXCL too (mounted, or claimed by another program: EBUSY).
+ */
+import * as fs from 'node:fs';
+import { blockDeviceSize, flockExclusive } from '../base/libc.ts';
+import { HastError, errnoName } from '../base/errors.ts';
+
+const { O_RDWR, O_RDONLY, O_EXCL, O_DSYNC } = fs.constants;
+
+export interface LocalFile {
+  path: string;
+  fd: number;
+  /** The same file, every write durable when it returns; -1 where opened for reading. */
+  durableFd: number;
+  /** Bytes. */
+  size: number;
+  isBlock: boolean;
+}
+
+function openError(path: string, cause: unknown): HastError {
+  const errno = errnoName(cause);
+  switch (errno) {
+    case 'ENOENT':
+      return new HastError('HAST_E_DEVICE', `${path} does not exist`, {
+        cause, hint: 'check the path of local in the configuration',
+      });
+    case 'EBUSY':
+      return new HastError('HAST_E_BUSY', `${path} is in use: mounted, or claimed by a program`, {
+        cause, hint: `see who holds it: findmnt ${path}; ls /sys/class/block/*/holders`,
+      });
+    case 'EACCES': case 'EPERM': case 'EROFS':
+      return new HastError('HAST_E_DEVICE', `${path} cannot be opened for writing`, {
+        cause, hint: 'run as root, and check that it is not read-only',
+      });
+    default:
+      return new HastError('HAST_E_DEVICE', `${path} cannot be opened (${errno ?? 'unknown'})`, {
+        cause,
+      });
+  }
+}
+
+function statLocal(path: string): fs.Stats {
+  let stat: fs.Stats;
+  try {
+    stat = fs.statSync(path);
+  } catch (cause) {
+    throw openError(path, cause);
+  }
+  if (!stat.isBlockDevice() && !stat.isFile()) {
+    throw new HastError('HAST_E_DEVICE', `${path} is neither a block device nor a regular file`, {
+      hint: 'local names a partition, a whole disk, or a regular file',
+    });
+  }
+  return stat;
+}
+
+/** Why `path` cannot be a local component, or null: for hastctl check. */
+export function localProblem(path: string): string | null {
+  try {
+    statLocal(path);
+    return null;
+  } catch (error) {
+    if (error instanceof HastError) return error.message;
+    throw error;
+  }
+}
+
+function sizeOf(fd: number, path: string, isBlock: boolean): number {
+  if (!isBlock) return fs.fstatSync(fd).size;
+  const { errno, size } = blockDeviceSize(fd);
+  if (errno === 0) return size;
+  throw new HastError('HAST_E_DEVICE', `the size of ${path} cannot be read (errno ${errno})`);
+}
+
+/** Opens for the daemon or `create`. Throws HAST_E_BUSY where somebody else uses the copy. */
+export function openLocal(path: string): LocalFile {
+  const isBlock = statLocal(path).isBlockDevice();
+  let fd: number;
+  try {
+    fd = fs.openSync(path, O_RDWR | (isBlock ? O_EXCL : 0));
+  } catch (cause) {
+    throw openError(path, cause);
+  }
+  try {
+    if (flockExclusive(fd) !== 0) {
+      throw new HastError('HAST_E_BUSY', `${path} is locked by another process`, {
+        hint: `another hastd or hastctl uses this copy; find it with: fuser -v ${path}`,
+      });
+    }
+    const loop = loopOver(path);
+    if (loop !== null) {
+      throw new HastError('HAST_E_BUSY', `${path} is attached to ${loop}`, {
+        hint: `detach it first: losetup -d ${loop}`,
+      });
+    }
+    // Through /proc: a second O_EXCL open of a block device would meet the first.
+    const durableFd = fs.openSync(`/proc/self/fd/${fd}`, O_RDWR | O_DSYNC);
+    return { path, fd, durableFd, size: sizeOf(fd, path, isBlock), isBlock };
+  } catch (error) {
+    fs.closeSync(fd);
+    throw error;
+  }
+}
+
+/** Opens for a look, without a lock. */
+export function openLocalReadOnly(path: string): LocalFile {
+  const isBlock = statLocal(path).isBlockDevice();
+  let fd: number;
+  try {
+    fd = fs.openSync(path, O_RDONLY);
+  } catch (cause) {
+    throw openError(path, cause);
+  }
+  return { path, fd, durableFd: -1, size: sizeOf(fd, path, isBlock), isBlock };
+}
+
+export function closeLocal(local: LocalFile): void {
+  if (local.durableFd >= 0) fs.closeSync(local.durableFd);
+  fs.closeSync(local.fd);
+}
+
+/** The loop device whose backing file is `path`, or null: flock does not see it. */
+function loopOver(path: string): string | null {
+  const real = fs.realpathSync(path);
+  for (const name of fs.readdirSync('/sys/block')) {
+    if (!name.startsWith('loop')) continue;
+    try {
+      const backing = fs.readFileSync(`/sys/block/${name}/loop/backing_file`, 'utf8').trimEnd();
+      if (backing === real) return `/dev/${name}`;
+    } catch (error) {
+      if (errnoName(error) === undefined) throw error;
+    }
+  }
+  return null;
+}

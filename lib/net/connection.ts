@@ -1,0 +1,97 @@
+/**
+ * The link port on a TCP socket: frames out, frames in. The frame writes of one turn leave in
+ * one system call (cork).
+ *
+ * Hot path: send() and the data listener run once per frame or chunk.
+ */
+import type * as net from 'node:net';
+import { HastError } from '../base/errors.ts';
+import type { LinkHandler, LinkPort } from '../core/ports.ts';
+import type { Frame } from '../format/frame.ts';
+import { encodeFrame, FrameReader, type WireOptions } from '../format/wire.ts';
+
+/** How long finish() waits for the last bytes to leave. */
+const finishMs = 2000;
+
+export class PeerConnection implements LinkPort {
+  readonly #socket: net.Socket;
+  readonly #options: WireOptions;
+  readonly #reader: FrameReader;
+  #handler: LinkHandler | null;
+  #corked = false;
+  readonly #emit: (piece: Buffer) => void;
+
+  /**
+   * `options` may be changed by its owner while the connection lives: each frame says how it is
+   * made. `rest` are bytes that were read with the preface's answer.
+   */
+  constructor(socket: net.Socket, options: WireOptions, handler: LinkHandler, rest: Buffer | null) {
+    this.#socket = socket;
+    this.#options = options;
+    this.#handler = handler;
+    this.#emit = (piece) => {
+      socket.write(piece);
+    };
+    this.#reader = new FrameReader(options, (frame) => this.#handler?.frame(frame));
+    socket.setNoDelay(true);
+    socket.setTimeout(0);
+    socket.on('data', (chunk) => this.#take(chunk));
+    socket.on('error', (error) => this.#end(`connection error: ${error.message}`));
+    socket.on('end', () => this.#end('the peer closed the connection'));
+    socket.on('close', () => this.#end('the connection is closed'));
+    // After the caller's constructor: ports never call back synchronously.
+    setImmediate(() => {
+      if (rest !== null && rest.length > 0) this.#take(rest);
+      if (!socket.destroyed) socket.resume();
+    });
+  }
+
+  get queuedBytes(): number {
+    return this.#socket.writableLength;
+  }
+
+  send(frame: Frame): void {
+    if (this.#socket.destroyed || this.#handler === null) return;
+    if (!this.#corked) {
+      this.#corked = true;
+      this.#socket.cork();
+      process.nextTick(this.#uncork);
+    }
+    encodeFrame(frame, this.#options, this.#emit);
+  }
+
+  close(): void {
+    this.#handler = null;
+    this.#socket.destroy();
+  }
+
+  finish(): void {
+    this.#handler = null;
+    this.#uncork();
+    this.#socket.end();
+    setTimeout(() => this.#socket.destroy(), finishMs).unref();
+  }
+
+  readonly #uncork = (): void => {
+    if (!this.#corked) return;
+    this.#corked = false;
+    this.#socket.uncork();
+  };
+
+  #take(chunk: Buffer): void {
+    if (this.#handler === null) return;
+    try {
+      this.#reader.push(chunk);
+    } catch (error) {
+      if (!(error instanceof HastError)) throw error;
+      this.#end(error.message);
+    }
+  }
+
+  #end(reason: string): void {
+    const handler = this.#handler;
+    this.#handler = null;
+    this.#socket.destroy();
+    if (handler !== null) setImmediate(() => handler.closed(reason));
+  }
+}
