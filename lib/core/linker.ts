@@ -73,11 +73,18 @@ export class Linker {
     this.#context.timers.clear('dial');
   }
 
-  /** The session was lost: dial again, soon at first. */
-  lost(refused: boolean): void {
-    this.attempts = 0;
-    if (refused) this.#backoffMs = backoffRefusedMs;
-    this.#later(refused ? backoffRefusedMs : backoffMinMs / 2);
+  /**
+   * The session ended: dial again. Soon where contact was lost; a handshake that failed counts as
+   * an attempt that failed; a refusal waits for an operator.
+   */
+  lost(what: 'contact' | 'handshake' | 'refused'): void {
+    if (what === 'contact') this.attempts = 0;
+    if (what === 'contact') this.#later(backoffMinMs / 2);
+    else if (what === 'refused') this.#later(backoffRefusedMs);
+    else {
+      this.attempts++;
+      this.#backOff();
+    }
   }
 
   connected(peerNode: string): void {
@@ -130,8 +137,7 @@ export class Linker {
       this.lastFailure = result.failed;
       this.peerAnswers = result.answered;
       this.#host.attemptFailed(result.failed, result.answered);
-      this.#later(this.#backoffMs);
-      this.#backoffMs = Math.min(this.#backoffMs * 2, backoffMaxMs);
+      this.#backOff();
       return;
     }
     if (this.#stopped || this.#host.hasSession || this.#taking) {
@@ -140,6 +146,11 @@ export class Linker {
       return;
     }
     this.#host.endSession('a new connection', () => this.#host.openSession(result.open));
+  }
+
+  #backOff(): void {
+    this.#later(this.#backoffMs);
+    this.#backoffMs = Math.min(this.#backoffMs * 2, backoffMaxMs);
   }
 
   #later(ms: number): void {

@@ -16,6 +16,8 @@ export interface PromotionFacts {
   current: boolean;
   /** The handshake was refused: both copies were written independently. */
   splitBrain: boolean;
+  /** The handshake was refused for another reason. */
+  misfit: boolean;
   /** `remote none`. */
   remoteNone: boolean;
   /** A copy that never had a generation, and has never met a peer. */
@@ -65,6 +67,10 @@ export const promotionTable: readonly Row[] = [
   { row: 'F-split-brain', when: (f) => f.splitBrain, refusal: {
     message: 'both copies were written independently (split brain)', forceable: true,
     hint: 'decide which copy to keep; create the other one anew with hastctl create --force',
+  } },
+  { row: 'F-misfit', when: (f) => f.misfit, refusal: {
+    message: 'the peer refuses this copy, or this node refuses the peer\'s', forceable: true,
+    hint: 'hastctl list NAME shows the reason; mend it first',
   } },
   { row: 'G-remote-none', when: (f) => f.remoteNone, refusal: null },
   { row: 'H-fresh-pair', when: (f) => f.freshAndAlone, refusal: null },

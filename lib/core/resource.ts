@@ -244,7 +244,8 @@ export class Resource implements SessionHost, AppIoHost, LinkerHost {
     } else {
       this.context.log.debug({ reason }, 'a connection ended in the handshake');
     }
-    if (!this.#stopped) this.linker.lost(this.refusal !== null);
+    const what = wasConnected ? 'contact' : 'handshake';
+    this.linker.lost(this.refusal === null ? what : 'refused');
     this.io.recheck();
   }
 
@@ -312,7 +313,7 @@ export class Resource implements SessionHost, AppIoHost, LinkerHost {
   #maybeAlone(): void {
     if (!this.#aloneWanted || this.role !== 'primary' || this.failed) return;
     if (this.session !== null) return;
-    const tried = this.linker.attempts > 0 || this.context.options.alone;
+    const tried = this.linker.attempts > 0 || this.refusal !== null || this.context.options.alone;
     if (!tried) {
       this.linker.start();
       return;

@@ -106,6 +106,7 @@ export class RoleChange {
       peerIsPrimary: connected && session.peerRole === WireRole.primary,
       current: phase === 'complete' || phase === 'copying' || phase === 'undecided',
       splitBrain: refusal?.reason === 'split-brain',
+      misfit: refusal !== null && refusal.reason !== 'split-brain',
       remoteNone: context.options.alone,
       freshAndAlone: block.generation === 0n && block.peerCopyId === 0n,
       lastPrimaryPeerBehind: lastPrimary && block.peerState === PeerState.behind,

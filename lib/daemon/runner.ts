@@ -29,6 +29,8 @@ export interface RunnerOptions {
   onEvent: (event: ResourceEvent) => void;
 }
 
+/** Writes of a primary wait for one attempt before it goes on alone. */
+const dialMsMax = 5000;
 /** A timer that is due at once runs after the inputs that wait already. */
 const timerMinMs = 1;
 
@@ -179,7 +181,7 @@ export class Runner {
         dial({
           host: remote.host, port: remote.port,
           family: remote.family === 'tcp4' ? 4 : remote.family === 'tcp6' ? 6 : 0,
-          source, timeoutMs: timeout * 1000, resource: name, node: this.#node, isPrimary,
+          source, timeoutMs: Math.min(timeout * 1000, dialMsMax), resource: name, node: this.#node, isPrimary,
           wire: this.#wire,
         }, done);
       },
