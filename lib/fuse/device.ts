@@ -1,0 +1,57 @@
+/**
+ * Reading and writing /dev/fuse: which errors mean what (Linux fs/fuse/dev.c).
+ *
+ * - read: ENODEV is the end (unmounted or aborted), and so is ECONNABORTED, which a read gets
+ *   that takes the last request while the connection ends; EINTR, EAGAIN and ENOENT (the request
+ *   was withdrawn while being read) are tried again; EPERM says that nobody has mounted the
+ *   description yet.
+ * - write: ENOENT says that the request is gone; everybody who waited for it knows already.
+ */
+import * as fs from 'node:fs';
+import { errnoName, HastError } from '../base/errors.ts';
+
+/** Results of `readRequest` that are not a length. */
+export const READ_AGAIN = -1;
+export const READ_UNMOUNTED = -2;
+export const READ_NOT_MOUNTED_YET = -3;
+
+/** Blocks for the next request; its length or one of the constants above. */
+export function readRequest(fd: number, buffer: Buffer, at: number, size: number): number {
+  let length: number;
+  try {
+    length = fs.readSync(fd, buffer, at, size, null);
+  } catch (cause) {
+    switch (errnoName(cause)) {
+      case 'EINTR':
+      case 'EAGAIN':
+      case 'ENOENT':
+        return READ_AGAIN;
+      case 'ENODEV':
+      case 'ECONNABORTED':
+        return READ_UNMOUNTED;
+      case 'EPERM':
+        return READ_NOT_MOUNTED_YET;
+      default:
+        throw new HastError('HAST_E_DEVICE', 'reading /dev/fuse failed', { cause });
+    }
+  }
+  if (length === 0) throw new HastError('HAST_E_DEVICE', 'the descriptor is not /dev/fuse');
+  return length;
+}
+
+/** Writes one whole reply. False where the kernel no longer waits for it. */
+export function writeReply(fd: number, buffer: Buffer, at: number, size: number): boolean {
+  try {
+    fs.writeSync(fd, buffer, at, size);
+    return true;
+  } catch (cause) {
+    switch (errnoName(cause)) {
+      case 'ENOENT':
+      case 'ENODEV':
+      case 'ECONNABORTED':
+        return false;
+      default:
+        throw new HastError('HAST_E_DEVICE', 'the kernel refused a FUSE reply', { cause });
+    }
+  }
+}

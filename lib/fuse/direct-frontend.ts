@@ -1,0 +1,303 @@
+/**
+ * HOT PATH. The front end that speaks FUSE itself: starts the reader threads and is the engine's
+ * end of the shared slots. Measured in docs/decisions/front-ends.md.
+ *
+ * - One `SlotRequest` per slot, made once: no allocation, promise or closure per request.
+ * - A reply is one write() from the engine's thread. A slot is free only after it: the payload
+ *   of a READ lies in it until then.
+ * - Requests complete exactly once; a second `complete` is a bug of the volume (assertion).
+ */
+import * as fs from 'node:fs';
+import * as path from 'node:path';
+import { Worker } from 'node:worker_threads';
+import { assert } from '../base/assert.ts';
+import { HastError } from '../base/errors.ts';
+import { AppOp, type AppRequest, type Volume } from '../core/ports.ts';
+import { writeReply } from './device.ts';
+import { EIO, replyErrno } from './errno.ts';
+import type { Frontend, FrontendStats } from './frontend.ts';
+import type { IoThreadData, IoThreadMessage } from './io-thread.ts';
+import { prepareMemory } from './memory.ts';
+import { WAKE_PREFIX } from './session.ts';
+import {
+  createSharedSlots, PAYLOAD_AT, READ_REPLY_AT, REQUEST_HEAD_SIZE, SLOT_SIZE, SlotMemory,
+  SlotPool, SlotRing, StopMode, type SharedSlots,
+} from './slots.ts';
+
+export interface DirectFrontendOptions {
+  /** An open /dev/fuse description, mounted at `mountPoint` by somebody else. */
+  fuseFd: number;
+  mountPoint: string;
+  /** Default 1: small requests are bound by the loop driver; 2 help transfers of 1 MiB. */
+  readers?: number;
+  /** Requests in flight at most. Default 64. */
+  slots?: number;
+}
+
+const SLOTS_DEFAULT = 64;
+/** The contract's limit for one range operation; larger ones are made of several. */
+const RANGE_SIZE_MAX = 4 * 1024 ** 3;
+const STOP_WAIT_MS = 5_000;
+
+/** What a request needs of its front end. */
+interface SlotOwner {
+  readonly fuseFd: number;
+  readonly memory: SlotMemory;
+  readonly volume: Volume;
+  released(slot: number): void;
+  failed(error: unknown): void;
+}
+
+class SlotRequest implements AppRequest {
+  op: AppOp = AppOp.read;
+  offset = 0;
+  length = 0;
+  readonly buffer: Buffer;
+  readonly bufferOffset: number;
+  readonly headroom = REQUEST_HEAD_SIZE;
+  /** Lent to the volume. */
+  busy = false;
+  /** The kernel has its answer although the volume has not finished. */
+  #answered = false;
+  /** Bytes of a range operation that follow the piece in flight. */
+  #rest = 0;
+  readonly #slot: number;
+  readonly #owner: SlotOwner;
+
+  constructor(slot: number, owner: SlotOwner) {
+    this.#slot = slot;
+    this.#owner = owner;
+    this.buffer = owner.memory.bytes;
+    this.bufferOffset = slot * SLOT_SIZE + PAYLOAD_AT;
+  }
+
+  /** Takes up what the reader left in the slot. */
+  load(): void {
+    const memory = this.#owner.memory;
+    const slot = this.#slot;
+    assert(!this.busy, 'a slot was handed over twice');
+    this.busy = true;
+    this.#answered = false;
+    this.op = memory.workOp(slot) as AppOp;
+    this.offset = memory.workOffset(slot);
+    const length = memory.workLength(slot);
+    this.length = Math.min(length, RANGE_SIZE_MAX);
+    this.#rest = length - this.length;
+  }
+
+  /** Bound once, so that the volume may pass it on as a function. */
+  readonly complete = (errno: number): void => {
+    assert(this.busy, 'a request completed twice');
+    if (errno === 0 && this.#rest > 0 && !this.#answered) {
+      setImmediate(() => this.#continueRange());
+      return;
+    }
+    if (!this.#answered) this.#reply(replyErrno(errno));
+    this.busy = false;
+    this.#owner.released(this.#slot);
+  };
+
+  /** Answers now; the volume goes on owning the slot until it completes. */
+  failNow(): void {
+    if (!this.busy || this.#answered) return;
+    this.#reply(EIO);
+    this.#answered = true;
+  }
+
+  #continueRange(): void {
+    this.offset += this.length;
+    this.length = Math.min(this.#rest, RANGE_SIZE_MAX);
+    this.#rest -= this.length;
+    this.#owner.volume.submit(this);
+  }
+
+  #reply(errno: number): void {
+    const { memory, fuseFd } = this.#owner;
+    const slot = this.#slot;
+    const base = slot * SLOT_SIZE;
+    try {
+      if (this.op === AppOp.read && errno === 0) {
+        const size = memory.encodeReadReply(slot, this.length);
+        writeReply(fuseFd, memory.bytes, base + READ_REPLY_AT, size);
+      } else {
+        const written = this.op === AppOp.write && errno === 0 ? this.length : 0;
+        writeReply(fuseFd, memory.bytes, base, memory.encodeReply(slot, errno, written));
+      }
+    } catch (error) {
+      this.#owner.failed(error);
+    }
+  }
+}
+
+class DirectFrontend implements Frontend, SlotOwner {
+  readonly fuseFd: number;
+  readonly memory: SlotMemory;
+  readonly stats: FrontendStats;
+  readonly #mountPoint: string;
+  readonly #shared: SharedSlots;
+  readonly #pool: SlotPool;
+  readonly #rings: SlotRing[] = [];
+  readonly #requests: SlotRequest[] = [];
+  #volume: Volume | null = null;
+  #ready: ((error: Error | null) => void) | null = null;
+  #endListener: ((error: Error | null) => void) | null = null;
+  #ended = false;
+  #liveReaders = 0;
+  #inFlight = 0;
+  #stopDone: ((ended: boolean) => void) | null = null;
+  #stopTimer: NodeJS.Timeout | null = null;
+
+  constructor(options: DirectFrontendOptions) {
+    this.fuseFd = options.fuseFd;
+    this.#mountPoint = options.mountPoint;
+    this.#shared = createSharedSlots(options.slots ?? SLOTS_DEFAULT, options.readers ?? 1);
+    this.memory = new SlotMemory(this.#shared);
+    this.#pool = new SlotPool(this.#shared);
+    const { slots, readers } = this.#shared;
+    for (let slot = 0; slot < slots + readers; slot++) {
+      this.#requests.push(new SlotRequest(slot, this));
+    }
+    const inFlight = (): number => this.#inFlight;
+    const idle = (): number => this.#pool.freeCount;
+    this.stats = {
+      get inFlight() {
+        return inFlight();
+      },
+      get idle() {
+        return idle();
+      },
+    };
+  }
+
+  get volume(): Volume {
+    assert(this.#volume !== null, 'the front end was not started');
+    return this.#volume;
+  }
+
+  start(volume: Volume, ready: (error: Error | null) => void): void {
+    assert(this.#volume === null, 'the front end was started twice');
+    this.#volume = volume;
+    this.#ready = ready;
+    prepareMemory(this.#shared.memory, SLOT_SIZE, this.#requests.length);
+    for (let reader = 0; reader < this.#shared.readers; reader++) this.#startReader(reader);
+  }
+
+  onEnd(listener: (error: Error | null) => void): void {
+    this.#endListener = listener;
+  }
+
+  stop(done: (ended: boolean) => void, fail = false): void {
+    assert(this.#stopDone === null, 'the front end was stopped twice');
+    this.#stopDone = done;
+    this.#pool.stop(fail ? StopMode.failRequests : StopMode.keepServing);
+    if (fail) for (const request of this.#requests) request.failNow();
+    if (this.#liveReaders === 0) {
+      setImmediate(() => this.#finishStop(true));
+      return;
+    }
+    this.#stopTimer = setTimeout(() => this.#finishStop(false), STOP_WAIT_MS);
+    // A thread in read() notices nothing, so each gets a request: exactly one, because one that
+    // comes after the last reader has ended would block a thread of Node's pool for ever.
+    for (let reader = 0; reader < this.#liveReaders; reader++) {
+      fs.stat(path.join(this.#mountPoint, `${WAKE_PREFIX}${reader}`), () => undefined);
+    }
+  }
+
+  released(slot: number): void {
+    this.#inFlight--;
+    this.#pool.release(slot);
+  }
+
+  failed(error: unknown): void {
+    this.#end(error instanceof Error ? error : new Error(String(error)));
+  }
+
+  #startReader(reader: number): void {
+    const data: IoThreadData = {
+      hastIoThread: true,
+      fuseFd: this.fuseFd,
+      reader,
+      volumeSize: this.volume.size,
+      shared: this.#shared,
+    };
+    this.#rings.push(new SlotRing(this.#shared, reader));
+    const worker = new Worker(new URL('./io-thread.js', import.meta.url), { workerData: data });
+    this.#liveReaders++;
+    let saidEnd = false;
+    worker.on('message', (message: IoThreadMessage) => {
+      if (message.type === 'end') saidEnd = true;
+      this.#onMessage(message);
+    });
+    worker.on('error', (cause) => {
+      this.failed(new HastError('HAST_E_INTERNAL', 'a FUSE reader thread failed', { cause }));
+    });
+    worker.on('exit', () => {
+      if (!saidEnd) this.failed(new HastError('HAST_E_INTERNAL', 'a FUSE reader thread vanished'));
+      this.#onReaderExit();
+    });
+  }
+
+  #onMessage(message: IoThreadMessage): void {
+    if (message.type === 'work') {
+      this.#drain();
+    } else if (message.type === 'ready') {
+      this.#ready?.(null);
+      this.#ready = null;
+    } else if (message.error !== null) {
+      const options = message.errno === undefined ? {} : { errno: message.errno };
+      this.failed(new HastError('HAST_E_DEVICE', message.error, options));
+    }
+  }
+
+  /** What was handed over before the thread ended is still in its ring. */
+  #onReaderExit(): void {
+    this.#liveReaders--;
+    this.#drain();
+    if (this.#liveReaders > 0) return;
+    if (this.#stopDone === null) this.#end(null);
+    else this.#finishStop(true);
+  }
+
+  /** Submits everything in the rings, then sleeps until a reader's message. */
+  #drain(): void {
+    do {
+      this.#pool.engineWakes();
+      for (const ring of this.#rings) {
+        for (let slot = ring.pop(); slot >= 0; slot = ring.pop()) this.#submit(slot);
+      }
+      this.#pool.engineSleeps();
+    } while (this.#rings.some(isFilled));
+  }
+
+  #submit(slot: number): void {
+    const request = this.#requests[slot];
+    assert(request !== undefined, 'a slot outside the memory');
+    request.load();
+    this.#inFlight++;
+    this.volume.submit(request);
+  }
+
+  #end(error: Error | null): void {
+    if (this.#ended || this.#stopDone !== null) return;
+    this.#ended = true;
+    this.#ready?.(error ?? new HastError('HAST_E_DEVICE', 'unmounted before it could be used'));
+    this.#ready = null;
+    this.#endListener?.(error);
+  }
+
+  #finishStop(ended: boolean): void {
+    if (this.#stopTimer !== null) clearTimeout(this.#stopTimer);
+    this.#stopTimer = null;
+    const done = this.#stopDone;
+    this.#stopDone = () => undefined;
+    done?.(ended);
+  }
+}
+
+function isFilled(ring: SlotRing): boolean {
+  return !ring.isEmpty;
+}
+
+export function createDirectFrontend(options: DirectFrontendOptions): Frontend {
+  return new DirectFrontend(options);
+}

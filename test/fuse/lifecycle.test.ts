@@ -1,0 +1,218 @@
+/** Beginning and ending: unmount, stop, death, and descriptors that are none. */
+import * as fs from 'node:fs';
+import t, { type Test } from 'tap';
+import type { Volume } from '../../lib/core/ports.ts';
+import { createDirectFrontend } from '../../lib/fuse/direct-frontend.ts';
+import {
+  isMounted, mountFuse, mountsAt, openFuseDevice, parseMountinfo, requestTimeoutProblem,
+  unmountFuse,
+} from '../../lib/fuse/mount.ts';
+import { bounded, command, fuseMissing, Lab, nativeMissing } from '../fixtures/fuse-lab.ts';
+
+const SIZE = 4 * 1024 * 1024;
+const missing = fuseMissing();
+const needsFuse = missing === null ? {} : { skip: missing };
+const noNative = await nativeMissing();
+const needsNative = noNative === null ? {} : { skip: noNative };
+
+const idleVolume: Volume = {
+  size: SIZE,
+  submit(request) {
+    setImmediate(() => request.complete(0));
+  },
+};
+
+async function withLab(run: (lab: Lab) => Promise<void>): Promise<void> {
+  const lab = new Lab();
+  try {
+    await run(lab);
+  } finally {
+    await lab.close();
+  }
+}
+
+/** Starts as many writes as `count`, each to its own block; their outcomes in the end. */
+async function pendingWrites(lab: Lab, count: number): Promise<() => Promise<string[]>> {
+  const file = await fs.promises.open(lab.file, 'r+');
+  const outcomes = Promise.all(Array.from({ length: count }, (_, index) =>
+    file.write(Buffer.alloc(512), 0, 512, index * 512).then(() => 'written',
+      (error: NodeJS.ErrnoException) => error.code ?? '?')));
+  const closed = outcomes.finally(() => file.close().catch(() => undefined));
+  while ((await lab.counters()).inFlight === 0) {
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+  return () => bounded('pending writes', closed);
+}
+
+t.test('lifecycle: unmounting ends the server, also lazily', needsFuse, async (t) => {
+  for (const lazy of [false, true]) {
+    await withLab(async (lab) => {
+      await lab.serve(SIZE, { readers: 3 });
+      t.equal(await isMounted(lab.mountPoint), true);
+      const [mount] = await mountsAt(lab.mountPoint);
+      t.match(mount, { mountPoint: lab.mountPoint, type: 'fuse', source: 'hast' });
+      await unmountFuse(lab.mountPoint, { lazy });
+      t.equal(await isMounted(lab.mountPoint), false);
+      t.strictSame(await lab.reply('end'), { type: 'end', error: null });
+      t.equal(await lab.serverExit(), 0);
+      await unmountFuse(lab.mountPoint);
+    });
+  }
+});
+
+t.test('lifecycle: a mount in use is not unmounted, and goes on working', needsFuse, async (t) => {
+  await withLab(async (lab) => {
+    await lab.serve(SIZE);
+    const file = await fs.promises.open(lab.file, 'r+');
+    await t.rejects(unmountFuse(lab.mountPoint), { code: 'HAST_E_DEVICE_IN_USE' });
+    await unmountFuse(lab.mountPoint, { lazy: true });
+    t.equal((await file.write(Buffer.alloc(512), 0, 512, 0)).bytesWritten, 512);
+    await file.close();
+    t.equal(await lab.serverExit(), 0);
+  });
+});
+
+t.test('lifecycle: nothing is mounted over a mount', needsFuse, async (t) => {
+  await withLab(async (lab) => {
+    await lab.serve(SIZE);
+    const fd = openFuseDevice();
+    await t.rejects(mountFuse(fd, lab.mountPoint), { code: 'HAST_E_BUSY' });
+    fs.closeSync(fd);
+  });
+});
+
+t.test('lifecycle: stop with nothing pending ends all readers', needsFuse, async (t) => {
+  for (const readers of [1, 3]) {
+    await withLab(async (lab) => {
+      await lab.serve(SIZE, { readers });
+      lab.send({ type: 'stop', fail: false });
+      t.strictSame(await lab.reply('stopped'), { type: 'stopped', ended: true });
+      t.equal(await lab.serverExit(), 0);
+    });
+  }
+});
+
+t.test('lifecycle: stop can fail what is pending, with all slots taken', needsFuse, async (t) => {
+  for (const [slots, count] of [[64, 3], [2, 4], [1, 4]] as const) {
+    await withLab(async (lab) => {
+      await lab.serve(SIZE, { slots, readers: 2 });
+      await lab.stall(true);
+      const outcomes = await pendingWrites(lab, count);
+      lab.send({ type: 'stop', fail: true });
+      t.strictSame(await lab.reply('stopped'), { type: 'stopped', ended: true });
+      const all = await outcomes();
+      t.strictSame(new Set(all.slice(0, 1)), new Set(['EIO']), `${slots} slots`);
+      t.notOk(all.includes('written'));
+      t.equal(await lab.serverExit(), 0);
+    });
+  }
+});
+
+t.test('lifecycle: stop without failing leaves the answer to the volume', needsFuse, async (t) => {
+  await withLab(async (lab) => {
+    await lab.serve(SIZE, { slots: 1 });
+    await lab.stall(true);
+    const outcomes = await pendingWrites(lab, 2);
+    lab.send({ type: 'stop', fail: false });
+    t.strictSame(await lab.reply('stopped'), { type: 'stopped', ended: true });
+    t.equal(await lab.serverExit(), 0);
+    const all = await outcomes();
+    t.notOk(all.includes('written'), 'the connection ended with the process');
+  });
+});
+
+t.test('lifecycle: the mount of a killed server is seen and removed', needsFuse, async (t) => {
+  await withLab(async (lab) => {
+    await lab.serve(SIZE);
+    lab.kill('SIGKILL');
+    await lab.serverExit();
+    t.equal((await mountsAt(lab.mountPoint))[0]?.type, 'fuse');
+    await t.rejects(fs.promises.stat(lab.file), { code: 'ENOTCONN' });
+    await unmountFuse(lab.mountPoint, { lazy: true });
+    t.equal(await isMounted(lab.mountPoint), false);
+  });
+});
+
+t.test('lifecycle: fuse-native stops, failing what is pending', needsNative, async (t) => {
+  await withLab(async (lab) => {
+    await lab.serve(SIZE, { kind: 'native' });
+    await lab.stall(true);
+    const outcomes = await pendingWrites(lab, 2);
+    lab.send({ type: 'stop', fail: true });
+    t.strictSame(await lab.reply('stopped'), { type: 'stopped', ended: true });
+    t.strictSame(await outcomes(), ['EIO', 'EIO']);
+    t.equal(await isMounted(lab.mountPoint), false);
+  });
+});
+
+t.test('lifecycle: fuse-native refuses what it cannot mount on', needsNative, async (t) => {
+  await withLab(async (lab) => {
+    const mountPoint = `${lab.directory}/absent`;
+    await t.rejects(lab.serve(SIZE, { kind: 'native', mountPoint }), /fuse-native cannot mount/);
+    lab.kill('SIGKILL');
+  });
+});
+
+async function startFailure(t: Test, fd: number): Promise<Error | null> {
+  const frontend = createDirectFrontend({ fuseFd: fd, mountPoint: t.testdir({}) });
+  const ended = new Promise<Error | null>((resolve) => frontend.onEnd(resolve));
+  const ready = new Promise<Error | null>((resolve) => frontend.start(idleVolume, resolve));
+  t.equal(await bounded('ready', ready), await bounded('end', ended));
+  return ready;
+}
+
+t.test('lifecycle: a descriptor that is no FUSE connection ends in an error', async (t) => {
+  const directory = fs.openSync(t.testdir({}), 'r');
+  t.match(await startFailure(t, directory), { code: 'HAST_E_DEVICE', errno: 'EISDIR' });
+  fs.closeSync(directory);
+  const empty = fs.openSync('/dev/null', 'r+');
+  t.match(await startFailure(t, empty), { message: /not \/dev\/fuse/ });
+  fs.closeSync(empty);
+  t.match(await startFailure(t, 9999), { errno: 'EBADF' });
+});
+
+t.test('lifecycle: waiting for the mount can be stopped', needsFuse, async (t) => {
+  const fd = openFuseDevice();
+  const frontend = createDirectFrontend({ fuseFd: fd, mountPoint: t.testdir({}) });
+  frontend.start(idleVolume, () => t.fail('never ready'));
+  t.strictSame(frontend.stats, { inFlight: 0, idle: 64 });
+  await new Promise((resolve) => setTimeout(resolve, 200));
+  const ended = await bounded('stop', new Promise((resolve) => frontend.stop(resolve)));
+  t.equal(ended, true);
+  fs.closeSync(fd);
+});
+
+t.test('lifecycle: the process of a front end that is mounted later', needsFuse, async (t) => {
+  const mountPoint = t.testdir({});
+  const fd = openFuseDevice();
+  const frontend = createDirectFrontend({ fuseFd: fd, mountPoint });
+  const end = new Promise((resolve) => frontend.onEnd(resolve));
+  const ready = new Promise((resolve) => frontend.start(idleVolume, resolve));
+  await new Promise((resolve) => setTimeout(resolve, 100));
+  try {
+    await mountFuse(fd, mountPoint);
+    t.equal(await bounded('ready', ready), null);
+  } finally {
+    await command('umount', ['-l', mountPoint]);
+  }
+  t.equal(await bounded('end', end), null);
+  fs.closeSync(fd);
+});
+
+t.test('lifecycle: the text of mountinfo', async (t) => {
+  const text = [
+    '21 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw',
+    '77 21 0:55 / /run/hast/a\\040b rw - fuse hast rw,user_id=0',
+    'nonsense',
+    '',
+  ].join('\n');
+  t.strictSame(parseMountinfo(text), [
+    { device: '8:1', mountPoint: '/', type: 'ext4', source: '/dev/sda1' },
+    { device: '0:55', mountPoint: '/run/hast/a b', type: 'fuse', source: 'hast' },
+  ]);
+});
+
+t.test('lifecycle: request timeouts of the kernel are told', async (t) => {
+  const problem = await requestTimeoutProblem();
+  t.ok(problem === null || /set it to 0/.test(problem));
+});
