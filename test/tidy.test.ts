@@ -57,8 +57,8 @@ const bannedInPure: [RegExp, string][] = [
 ];
 
 /** Started by name, not imported. */
-const entries = ['cli/hastd.ts', 'cli/hastctl.ts', 'cli/demo.ts', 'lib/daemon/worker.ts',
-  'lib/fuse/io-thread.ts', 'test/run.ts'];
+const entries = ['cli/hastd.ts', 'cli/hastctl.ts', 'cli/demo.ts', 'cli/lab-janitor.ts',
+  'lib/daemon/worker.ts', 'lib/fuse/io-thread.ts', 'test/run.ts', 'test/daemon/fake-worker.ts'];
 
 function sourceFiles(folder: string): string[] {
   return fs.readdirSync(folder, { recursive: true, encoding: 'utf8' })
@@ -149,11 +149,12 @@ t.test('tidy: imports, purity and sizes', async (t) => {
     if (pureFolders.some((one) => file.startsWith(`${one}/`)) && !impureFiles.includes(file)) {
       for (const what of impurities(text)) problems.push(`${file}: uses ${what}`);
     }
-    if (lines.length > fileLinesMax) problems.push(`${file}: ${lines.length} lines`);
+    if (lines.length - 1 > fileLinesMax) problems.push(`${file}: ${lines.length - 1} lines`);
     lines.forEach((line, index) => {
-      if (line.length > lineColumnsMax) problems.push(`${file}:${index + 1}: ${line.length} columns`);
+      const where = `${file}:${index + 1}`;
+      if (line.length > lineColumnsMax) problems.push(`${where}: ${line.length} columns`);
       if (/\b(TODO|FIXME|XXX)\b/.test(line) && file !== 'test/tidy.test.ts') {
-        problems.push(`${file}:${index + 1}: an unfinished mark`);
+        problems.push(`${where}: an unfinished mark`);
       }
     });
     for (const one of longFunctions(file, text)) problems.push(`${file}: a long function, ${one}`);

@@ -65,7 +65,7 @@ export const keywords: Readonly<Record<string, Keyword>> = {
   'async-lag': {
     levels: inherited,
     kind: 'bytes',
-    expects: 'a number of bytes from 4k to 1T, with k, M, G or T if wanted',
+    expects: 'a number of bytes from 4k to 1G, with k, M or G if wanted',
     min: limits.asyncLagBytesMin,
     max: limits.asyncLagBytesMax,
   },

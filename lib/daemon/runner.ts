@@ -181,8 +181,8 @@ export class Runner {
         dial({
           host: remote.host, port: remote.port,
           family: remote.family === 'tcp4' ? 4 : remote.family === 'tcp6' ? 6 : 0,
-          source, timeoutMs: Math.min(timeout * 1000, dialMsMax), resource: name, node: this.#node, isPrimary,
-          wire: this.#wire,
+          source, timeoutMs: Math.min(timeout * 1000, dialMsMax), resource: name,
+          node: this.#node, isPrimary, wire: this.#wire,
         }, done);
       },
     };

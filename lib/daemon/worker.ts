@@ -59,9 +59,18 @@ function start(message: StartMessage): void {
     onEvent: (event) => send({ type: 'event', event: event.kind }),
   });
   runner.start((error) => {
-    if (error === null) send({ type: 'ready' });
-    else fail(error);
+    if (error === null) {
+      showRole();
+      send({ type: 'ready' });
+    } else {
+      fail(error);
+    }
   });
+}
+
+/** The original's process titles: scripts look for them with ps. */
+function showRole(): void {
+  process.title = `hastd: ${started?.resource.name ?? ''} (${runnerRole()})`;
 }
 
 function runnerRole(): string {
@@ -104,6 +113,7 @@ function stop(force: boolean): void {
 
 function promote(current: Runner, force: boolean, timeoutMs: number): void {
   current.resource.promote(force, timeoutMs, (refusal) => {
+    showRole();
     if (refusal === null) send({ type: 'promoted' });
     else send({ type: 'refused', code: 'HAST_E_PROMOTE_REFUSED', ...refusal });
   });

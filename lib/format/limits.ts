@@ -51,6 +51,43 @@ export const limits = {
   rangeBytesMax: 1 * GiB,
 } as const;
 
+/** Bounds of what a configuration may say; docs/configuration.md shows the same table. */
+export const configLimits = {
+  /** Size of a configuration file, bytes. */
+  fileBytesMax: 1024 * 1024,
+  /** An address as written in the file, bytes. */
+  addressBytesMax: 1024,
+  /** A path, bytes: the kernel's PATH_MAX without the closing NUL. */
+  pathBytesMax: 4095,
+  /** Path of a unix socket, bytes: sockaddr_un without the closing NUL. */
+  socketPathBytesMax: 107,
+  /** Name of an `on` section, bytes: the kernel's HOST_NAME_MAX. */
+  nodeNameBytesMax: limits.nodeBytesMax,
+  /** Name of a resource, and of its device link, bytes. */
+  resourceNameBytesMax: limits.nameBytesMax,
+  /** Resources in one file. */
+  resourceCountMax: 256,
+  /** `listen` addresses at one level. */
+  listenCountMax: 64,
+  /** Keyword `timeout`, seconds. */
+  timeoutSecondsMin: 1,
+  timeoutSecondsMax: 86_400,
+  /** Keyword `async-lag`, bytes. */
+  asyncLagBytesMin: 4096,
+  /** It is held in memory, on both nodes. */
+  asyncLagBytesMax: 1 * GiB,
+  /** Keyword `async-lag-time`, seconds. */
+  asyncLagSecondsMin: 1,
+  asyncLagSecondsMax: 86_400,
+  /** TCP port. */
+  portMin: 1,
+  portMax: 65_535,
+  /** Nested objects and arrays in a JSON file; the model needs five. */
+  jsonDepthMax: 16,
+  /** Problems reported for one file; the rest is summed up in one line. */
+  problemCountMax: 100,
+} as const;
+
 assert(limits.regionSize % limits.extentBytesMax === 0, 'a region holds whole extents');
 assert(limits.regionSize / limits.blockSize === 8 * 1024, 'a map page holds 1024 bytes of bits');
 assert(limits.mediaBytesMax / limits.extentBytesMin <= 2 ** 32, 'an extent number fits 32 bits');

@@ -1,6 +1,6 @@
 /**
  * HOT PATH. The front end that speaks FUSE itself: starts the reader threads and is the engine's
- * end of the shared slots. Measured in docs/decisions/front-ends.md.
+ * end of the shared slots. Measured in docs/decisions/006-front-ends.md.
  *
  * - One `SlotRequest` per slot, made once: no allocation, promise or closure per request.
  * - A reply is one write() from the engine's thread. A slot is free only after it: the payload

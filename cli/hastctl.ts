@@ -1,0 +1,98 @@
+#!/usr/bin/env node
+/** hastctl: see `hastctl -h`. Options may stand before or after the command. */
+import { Command, CommanderError } from 'commander';
+import { HastError } from '../lib/base/errors.ts';
+import { checkCommand, createCommand, dumpCommand } from './copy-commands.ts';
+import type { CreateOptions } from './copy-commands.ts';
+import { listCommand, roleCommand, statusCommand } from './daemon-commands.ts';
+import { ExitCode, exitCodeOf } from './exit-codes.ts';
+import type { Context } from './output.ts';
+import { chooseConfig, errorJson, errorLine } from './report.ts';
+
+interface GlobalOptions {
+  config?: string;
+  node?: string;
+  json?: true;
+  debug: number;
+}
+
+function buildProgram(run: (work: (context: Context) => Promise<number>) => Promise<void>) {
+  const program = new Command('hastctl')
+    .description('Controls hast-linux: roles, status and the metadata of local copies.')
+    .option('-c, --config <file>', 'configuration (default: HAST_CONF, else /etc/hast.conf)')
+    .option('--node <name>', 'name of this node (default: HAST_NODE, else the host name)')
+    .option('--json', 'print JSON')
+    .option('-d, --debug', 'say more about errors', (_, count: number) => count + 1, 0)
+    .helpOption('-h, --help')
+    .showSuggestionAfterError(true)
+    .exitOverride();
+  const silent = { outputError: () => undefined }; // main() prints errors, also as JSON
+  program.configureOutput(silent);
+
+  program.command('create')
+    .description('write new metadata to the local copy; what is on it is lost')
+    .argument('<name...>', 'resources')
+    .option('-e, --extentsize <size>', 'bytes per hot extent, a power of two (k, M, G, T)')
+    .option('-k, --keepdirty <count>', 'number of hot extents')
+    .option('-m, --mediasize <size>', 'bytes of the volume, if smaller than the disk (k, M, G, T)')
+    .option('--force', 'also over metadata, a foreign file system, or a device in use')
+    .option('--assume-clean', 'both copies are equal already: skip the first full sync')
+    .action((names: string[], options: CreateOptions) =>
+      run((context) => createCommand(context, names, options)));
+  program.command('role')
+    .description('change the role of resources')
+    .argument('<role>', 'init, primary or secondary')
+    .argument('<name...>', "resources, or 'all'")
+    .option('--force', 'promote an unsafe copy, or take away a device in use')
+    .action((role: string, names: string[], options: { force?: true }) =>
+      run((context) => roleCommand(context, role, names, options.force === true)));
+  program.command('status')
+    .description('one line per resource')
+    .argument('[name...]', "resources; default: 'all'")
+    .action((names: string[]) => run((context) => statusCommand(context, names)));
+  program.command('list')
+    .description('everything about resources')
+    .argument('[name...]', "resources; default: 'all'")
+    .action((names: string[]) => run((context) => listCommand(context, names)));
+  program.command('dump')
+    .description('print the metadata of local copies; works without hastd')
+    .argument('[name...]', "resources; default: 'all'")
+    .action((names: string[]) => run((context) => dumpCommand(context, names)));
+  program.command('check')
+    .description('check the configuration')
+    .action(() => run((context) => checkCommand(context)));
+  for (const command of program.commands) command.configureOutput(silent).exitOverride();
+  return program;
+}
+
+/** Commander's message as one of ours: `error: unknown command 'rol'\n(Did you mean role?)`. */
+function usageError(error: CommanderError): HastError {
+  const [first = '', ...rest] = error.message.replace(/^error: /, '').split('\n');
+  const near = /^\(Did you mean (.*)\?\)$/.exec(rest.join(' ').trim())?.[1];
+  const hint = near === undefined ? 'hastctl -h' : `did you mean '${near}'?`;
+  return new HastError('HAST_E_USAGE', first, { hint });
+}
+
+async function main(): Promise<number> {
+  let code: number = ExitCode.ok;
+  const program = buildProgram(async (work) => {
+    const options = program.opts<GlobalOptions>();
+    code = await work({ config: chooseConfig(options), json: options.json === true });
+  });
+  try {
+    await program.parseAsync(process.argv);
+    return code;
+  } catch (thrown) {
+    if (thrown instanceof CommanderError && thrown.exitCode === 0) return ExitCode.ok;
+    if (thrown instanceof CommanderError && thrown.code === 'commander.help') {
+      return ExitCode.usage; // no command: the help has been printed
+    }
+    const error = thrown instanceof CommanderError ? usageError(thrown) : thrown;
+    const { json, debug } = program.opts<GlobalOptions>();
+    process.stderr.write(json === true ? errorJson(error) : errorLine('hastctl', error));
+    if (debug > 0 && error instanceof Error) process.stderr.write(`${error.stack ?? ''}\n`);
+    return exitCodeOf(error);
+  }
+}
+
+process.exitCode = await main();

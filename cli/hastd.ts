@@ -1,0 +1,98 @@
+#!/usr/bin/env node
+/** hastd: see `hastd -h`. Without -F it returns when the control socket answers. */
+import * as fs from 'node:fs/promises';
+import * as path from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { Command, CommanderError } from 'commander';
+import { HastError } from '../lib/base/errors.ts';
+import { defaults } from '../lib/config/limits.ts';
+import type { LoadResult } from '../lib/config/load.ts';
+import { loadConfig } from '../lib/config/load.ts';
+import type { Config } from '../lib/config/model.ts';
+import { runForeground } from '../lib/daemon/foreground.ts';
+import { launch } from '../lib/daemon/launcher.ts';
+import { levelOf } from '../lib/daemon/logger.ts';
+import { ExitCode, exitCodeOf } from './exit-codes.ts';
+import type { ConfigChoice } from './report.ts';
+import { chooseConfig, errorLine, readConfig } from './report.ts';
+
+interface Options {
+  config?: string;
+  node?: string;
+  pidfile?: string;
+  foreground?: true;
+  debug: number;
+}
+
+function parseArguments(argv: string[]): Options {
+  const program = new Command('hastd')
+    .description('The daemon of hast-linux: replicates block devices between two nodes.')
+    .option('-c, --config <file>', 'configuration (default: HAST_CONF, else /etc/hast.conf)')
+    .option('--node <name>', 'name of this node (default: HAST_NODE, else the host name)')
+    .option('-F, --foreground', 'stay in the foreground, log to stderr')
+    .option('-P, --pidfile <file>', 'instead of the one in the configuration')
+    .option('-d, --debug', 'log more; twice: everything', (_, count: number) => count + 1, 0)
+    .helpOption('-h, --help')
+    .configureOutput({ outputError: (text, write) => write(`hastd: ${text}`) })
+    .exitOverride();
+  program.parse(argv);
+  return program.opts<Options>();
+}
+
+function withPidfile(config: Config, pidfile: string | undefined): Config {
+  return pidfile === undefined ? config : { ...config, pidfile };
+}
+
+async function foreground(options: Options, choice: ConfigChoice, pidfile: string | undefined) {
+  const explain = (text: string): void => void process.stderr.write(text);
+  const config = withPidfile(readConfig(choice, explain), pidfile);
+  const load = (): LoadResult => {
+    const loaded = loadConfig(choice);
+    if (loaded.config === undefined) return loaded;
+    return { ...loaded, config: withPidfile(loaded.config, pidfile) };
+  };
+  await runForeground({ config, load, level: levelOf(options.debug) });
+}
+
+async function background(options: Options, choice: ConfigChoice, pidfile: string | undefined) {
+  const explain = (text: string): void => void process.stderr.write(text);
+  const config = readConfig(choice, explain);
+  const { rundir, control } = config;
+  try {
+    await fs.mkdir(rundir, { recursive: true });
+  } catch (cause) {
+    throw new HastError('HAST_E_IO', `cannot make the directory ${rundir}`, {
+      cause, hint: "run hastd as root, or change 'rundir'",
+    });
+  }
+  const args = ['-F', '-c', choice.file];
+  if (choice.node !== undefined) args.push('--node', choice.node);
+  if (pidfile !== undefined) args.push('-P', pidfile);
+  args.push(...Array.from({ length: options.debug }, () => '-d'));
+  await launch({
+    script: fileURLToPath(import.meta.url),
+    args,
+    logFile: path.join(rundir, defaults.logName),
+    controlPath: control.path,
+  });
+}
+
+async function main(): Promise<number> {
+  try {
+    const options = parseArguments(process.argv);
+    const { file, node } = chooseConfig(options);
+    // The daemon works in /: names given here are relative to where it was started.
+    const choice = { file: path.resolve(file), node };
+    const pidfile = options.pidfile === undefined ? undefined : path.resolve(options.pidfile);
+    if (options.foreground === true) await foreground(options, choice, pidfile);
+    else await background(options, choice, pidfile);
+    return ExitCode.ok;
+  } catch (error) {
+    if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : ExitCode.usage;
+    process.stderr.write(errorLine('hastd', error));
+    return exitCodeOf(error);
+  }
+}
+
+// Hooks and the remains of connections must not keep a stopped daemon alive.
+process.exit(await main());

@@ -1,0 +1,75 @@
+/**
+ * The control protocol: over a unix socket, one JSON line asks, one JSON line answers, then
+ * the connection ends. Both sides check what they read against the schemas below. New fields
+ * may be added within schema 1; readers ignore what they do not know.
+ */
+import type { ErrorCode } from '../base/errors.ts';
+import { HastError, isErrorCode } from '../base/errors.ts';
+import type { ResourceStatus } from '../format/status.ts';
+
+export const controlSchema = 1;
+
+/** Bytes of a request or a reply, with its newline. */
+export const lineBytesMax = 1024 * 1024;
+
+/** sockaddr_un without its closing NUL; a longer path would be cut, not refused. */
+const socketPathBytesMax = 107;
+
+/** Throws HAST_E_CONFIG where the kernel cannot have a unix socket at `path`. */
+export function checkSocketPath(path: string): void {
+  if (Buffer.byteLength(path) <= socketPathBytesMax) return;
+  throw new HastError(
+    'HAST_E_CONFIG', `the path of the control socket is too long: ${path}`,
+    { hint: `name one of at most ${socketPathBytesMax} bytes with control or rundir` },
+  );
+}
+
+export const roleWords = ['init', 'primary', 'secondary'] as const;
+export type RoleWord = (typeof roleWords)[number];
+
+export type ControlCommand =
+  | { command: 'ping' }
+  /** `resources` empty: all of them. */
+  | { command: 'role'; role: RoleWord; resources: readonly string[]; force: boolean }
+  | { command: 'status'; resources: readonly string[] };
+
+export type ControlRequest = ControlCommand & { schema: 1 };
+
+/** An error as it travels: what happened, and what to do next. */
+export interface ControlFailure {
+  code: ErrorCode;
+  message: string;
+  hint: string;
+}
+
+export interface RoleResult {
+  name: string;
+  from: RoleWord;
+  /** The role now: `from` where the change failed and was undone. */
+  to: RoleWord;
+  error: ControlFailure | null;
+}
+
+export interface ReplyOf {
+  ping: { pid: number; node: string };
+  role: { results: RoleResult[] };
+  status: { resources: ResourceStatus[] };
+}
+
+export type ControlReply =
+  | ({ schema: 1; ok: true } & ReplyOf[keyof ReplyOf])
+  | { schema: 1; ok: false; error: ControlFailure };
+
+export function toFailure(error: unknown): ControlFailure {
+  if (error instanceof HastError) {
+    return { code: error.code, message: error.message, hint: error.hint ?? '' };
+  }
+  const message = error instanceof Error ? error.message : String(error);
+  return { code: 'HAST_E_INTERNAL', message, hint: 'this is a bug in hastd: see its log' };
+}
+
+/** The error a failure stands for; a code that this version does not know is internal. */
+export function fromFailure(failure: { code: string; message: string; hint: string }): HastError {
+  const code = isErrorCode(failure.code) ? failure.code : 'HAST_E_INTERNAL';
+  return new HastError(code, failure.message, failure.hint === '' ? {} : { hint: failure.hint });
+}

@@ -1,0 +1,69 @@
+/**
+ * Checks control messages against their schemas. ajv is loaded on the first use: hastctl sends
+ * its request first, and hastd starts without it.
+ */
+import type { Ajv, ValidateFunction } from 'ajv';
+import { HastError } from '../base/errors.ts';
+import type { ControlRequest, ReplyOf } from './messages.ts';
+import { failureReplySchema, replySchemas, requestSchema } from './schemas.ts';
+
+let loading: Promise<Ajv> | undefined;
+const compiled = new Map<object, ValidateFunction>();
+
+function loadAjv(): Promise<Ajv> {
+  // The schemas are ours and tested: checking them against the meta schema at each start of
+  // hastctl would cost more than everything else.
+  loading ??= import('ajv').then(({ Ajv }) => new Ajv({ meta: false, validateSchema: false }));
+  return loading;
+}
+
+/** Starts loading, for use while waiting for something else. */
+export function prepareValidation(): void {
+  loadAjv().catch(() => undefined); // the first check reports it
+}
+
+async function check(schema: object, value: unknown, what: string): Promise<void> {
+  let validator = compiled.get(schema);
+  if (validator === undefined) {
+    const ajv = await loadAjv();
+    validator = ajv.compile(schema);
+    compiled.set(schema, validator);
+  }
+  if (validator(value) === true) return;
+  const error = validator.errors?.[0];
+  const where = error === undefined || error.instancePath === '' ? '' : ` at ${error.instancePath}`;
+  throw new HastError('HAST_E_PROTOCOL', `${what}${where} ${error?.message ?? 'is invalid'}`);
+}
+
+function parse(line: string, what: string): unknown {
+  try {
+    return JSON.parse(line) as unknown;
+  } catch (cause) {
+    throw new HastError('HAST_E_PROTOCOL', `${what} is not JSON`, { cause });
+  }
+}
+
+/** Throws HAST_E_PROTOCOL where the line is no request. */
+export async function parseRequest(line: string): Promise<ControlRequest> {
+  const value = parse(line, 'the request');
+  await check(requestSchema, value, 'the request');
+  return value as ControlRequest;
+}
+
+export type ParsedReply<C extends keyof ReplyOf> =
+  | { ok: true; reply: ReplyOf[C] }
+  | { ok: false; error: { code: string; message: string; hint: string } };
+
+/** Throws HAST_E_PROTOCOL where the line is no reply to `command`. */
+export async function parseReply<C extends keyof ReplyOf>(
+  line: string,
+  command: C,
+): Promise<ParsedReply<C>> {
+  const value = parse(line, 'the reply');
+  if (value !== null && typeof value === 'object' && 'ok' in value && value.ok === false) {
+    await check(failureReplySchema, value, 'the reply');
+    return value as ParsedReply<C>;
+  }
+  await check(replySchemas[command], value, 'the reply');
+  return { ok: true, reply: value as ReplyOf[C] };
+}

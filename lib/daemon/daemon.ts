@@ -1,0 +1,314 @@
+/**
+ * hastd: the parent of all workers of a node. It owns the configuration, the control socket,
+ * the listening sockets and the hooks; each resource has a supervisor of its own. Resources
+ * start in role init; who promotes is decided outside.
+ *
+ * Stopping is refused while a device is in use: nothing changes then, for any resource.
+ */
+import * as fs from 'node:fs/promises';
+import * as path from 'node:path';
+import { HastError, errorText } from '../base/errors.ts';
+import type { Logger } from '../base/log.ts';
+import { nearest } from '../config/keywords.ts';
+import type { LoadResult } from '../config/load.ts';
+import type { Config, ResourceConfig } from '../config/model.ts';
+import { planReload } from '../config/reload.ts';
+import type { ReloadPlan, Refusal } from '../config/reload.ts';
+import type { ControlRequest, ReplyOf, RoleResult } from '../control/messages.ts';
+import { toFailure } from '../control/messages.ts';
+import type { ControlServer } from '../control/server.ts';
+import { startControlServer } from '../control/server.ts';
+import type { DeviceOperations } from './device.ts';
+import { Hooks } from './hooks.ts';
+import type { PeerTarget } from './listener.ts';
+import { Listener } from './listener.ts';
+import type { Lookup } from './peer-addresses.ts';
+import { PeerAddresses } from './peer-addresses.ts';
+import type { Pidfile } from './pidfile.ts';
+import { takePidfile } from './pidfile.ts';
+import { Supervisor } from './supervisor.ts';
+import type { Timing } from './timing.ts';
+import { defaultTiming } from './timing.ts';
+import type { WorkerProgram } from './worker-process.ts';
+
+export interface DaemonOptions {
+  config: Config;
+  /** Reads the configuration again. */
+  load(): LoadResult;
+  log: Logger;
+  program: WorkerProgram;
+  operations: DeviceOperations;
+  timing?: Partial<Timing>;
+  lookup?: Lookup;
+}
+
+export type ReloadResult =
+  | { applied: true }
+  | { applied: false; refused: Refusal[]; text: string };
+
+const rundirMode = 0o755;
+const devdirMode = 0o755;
+
+export class Daemon {
+  readonly #options: DaemonOptions;
+  readonly #log: Logger;
+  readonly #hooks: Hooks;
+  readonly #listener: Listener;
+  readonly #supervisors = new Map<string, Supervisor>();
+  #config: Config;
+  #pidfile: Pidfile | undefined;
+  #control: ControlServer | undefined;
+  #stopping = false;
+  #reloading: Promise<unknown> = Promise.resolve();
+
+  private constructor(options: DaemonOptions) {
+    this.#options = options;
+    this.#config = options.config;
+    this.#log = options.log;
+    this.#hooks = new Hooks({ log: options.log });
+    const addresses = options.lookup === undefined
+      ? new PeerAddresses(options.log)
+      : new PeerAddresses(options.log, options.lookup);
+    this.#listener = new Listener({
+      log: options.log, addresses, targets: () => this.#peerTargets(),
+    });
+    for (const resource of options.config.resources) this.#add(resource);
+  }
+
+  /** Throws, with nothing left behind, where a lock, a socket or an address cannot be had. */
+  static async start(options: DaemonOptions): Promise<Daemon> {
+    const daemon = new Daemon(options);
+    try {
+      await daemon.#open();
+    } catch (error) {
+      await daemon.#close();
+      throw error;
+    }
+    return daemon;
+  }
+
+  get config(): Config {
+    return this.#config;
+  }
+
+  /** Port of the first listening socket. */
+  get port(): number {
+    return this.#listener.port;
+  }
+
+  async handle(request: ControlRequest): Promise<ReplyOf[keyof ReplyOf]> {
+    switch (request.command) {
+      case 'ping':
+        return { pid: process.pid, node: this.#config.node };
+      case 'status': {
+        const chosen = this.#select(request.resources);
+        return { resources: await Promise.all(chosen.map((one) => one.status())) };
+      }
+      case 'role': {
+        if (this.#stopping) throw new HastError('HAST_E_BUSY', 'hastd is stopping');
+        const { role, force } = request;
+        const chosen = this.#select(request.resources);
+        return { results: await Promise.all(chosen.map((one) => changeRole(one, role, force))) };
+      }
+    }
+  }
+
+  /** Applies the file as it is now, whole or not at all. */
+  reload(): Promise<ReloadResult> {
+    const result = this.#reloading.then(() => this.#reloadNow());
+    this.#reloading = result.catch(() => undefined);
+    return result;
+  }
+
+  /** Takes every device away and ends; false, and everything goes on, where one is in use. */
+  async stop(): Promise<boolean> {
+    if (this.#stopping) return false;
+    this.#stopping = true;
+    if (await this.#isAnyInUse()) {
+      this.#stopping = false;
+      return false;
+    }
+    const all = [...this.#supervisors.values()];
+    const results = await Promise.all(all.map((one) => changeRole(one, 'init', false)));
+    const kept = results.filter((result) => result.to !== 'init');
+    for (const { name, error } of kept) {
+      this.#log.error({ resource: name, error: error?.message }, 'hastd does not stop');
+    }
+    if (kept.length > 0) {
+      this.#stopping = false;
+      return false;
+    }
+    await this.#close();
+    return true;
+  }
+
+  // --- start and end
+
+  async #open(): Promise<void> {
+    const { rundir, devdir, pidfile, control, listen } = this.#config;
+    await makeDirectory(rundir, rundirMode);
+    await makeDirectory(devdir, devdirMode);
+    await fs.mkdir(path.dirname(pidfile), { recursive: true }).catch(() => undefined);
+    this.#pidfile = await takePidfile(pidfile);
+    // Before the control socket: who gets an answer there may connect.
+    await this.#listener.listen(listen);
+    await fs.mkdir(path.dirname(control.path), { recursive: true }).catch(() => undefined);
+    this.#control = await startControlServer({
+      path: control.path,
+      log: this.#log,
+      handle: (request) => this.handle(request),
+    });
+  }
+
+  async #close(): Promise<void> {
+    this.#listener.close();
+    await this.#control?.close();
+    await this.#pidfile?.release().catch((error: unknown) => {
+      this.#log.warn({ error: errorText(error) }, 'the pidfile cannot be removed');
+    });
+  }
+
+  async #isAnyInUse(): Promise<boolean> {
+    let used = false;
+    for (const one of this.#supervisors.values()) {
+      // Where nobody can say who uses the device, it counts as used.
+      const holders = await one.holders().catch((error: unknown) => [errorText(error)]);
+      if (holders.length === 0) continue;
+      used = true;
+      const hint = `unmount it, or: hastctl role init --force ${one.name}`;
+      this.#log.error(
+        { resource: one.name, holders, hint }, 'hastd does not stop: the device is in use',
+      );
+    }
+    return used;
+  }
+
+  // --- resources
+
+  #add(resource: ResourceConfig): void {
+    const { program, operations, log } = this.#options;
+    this.#supervisors.set(resource.name, new Supervisor({
+      resource,
+      node: this.#config.node,
+      rundir: this.#config.rundir,
+      devdir: this.#config.devdir,
+      program,
+      operations,
+      hooks: this.#hooks,
+      log,
+      timing: { ...defaultTiming, ...this.#options.timing },
+    }));
+  }
+
+  /** All of them for an empty list; throws HAST_E_UNKNOWN_RESOURCE before anything is done. */
+  #select(names: readonly string[]): Supervisor[] {
+    const known = [...this.#supervisors.keys()];
+    const chosen = names.length === 0 ? known : [...new Set(names)];
+    return chosen.map((name) => {
+      const found = this.#supervisors.get(name);
+      if (found !== undefined) return found;
+      const near = nearest(name, known);
+      throw new HastError('HAST_E_UNKNOWN_RESOURCE', `hastd knows no resource '${name}'`, {
+        hint: near === undefined
+          ? `known are: ${known.join(', ') || 'none'}; after a change of the file reload hastd`
+          : `did you mean '${near}'?`,
+      });
+    });
+  }
+
+  #peerTargets(): ReadonlyMap<string, PeerTarget> {
+    const targets = new Map<string, PeerTarget>();
+    for (const [name, supervisor] of this.#supervisors) {
+      const worker = supervisor.peerWorker;
+      targets.set(name, {
+        remote: supervisor.resource.remote,
+        state: supervisor.role === 'init' ? 'init' : worker === undefined ? 'busy' : 'ready',
+        handOver: (preface, socket) => {
+          if (worker === undefined) socket.destroy();
+          else worker.handOver(preface, socket);
+        },
+      });
+    }
+    return targets;
+  }
+
+  // --- reload
+
+  async #reloadNow(): Promise<ReloadResult> {
+    if (this.#stopping) return this.#notReloaded([], 'hastd is stopping');
+    const { config: next, format } = this.#options.load();
+    if (next === undefined) return this.#notReloaded([], format());
+    const roleOf = (name: string): RoleResult['from'] =>
+      this.#supervisors.get(name)?.role ?? 'init';
+    const plan = planReload(this.#config, next, roleOf);
+    if (plan.refused.length > 0) {
+      const lines = plan.refused.map(({ what, why, hint }) => `${what}: ${why}; ${hint}`);
+      return this.#notReloaded(plan.refused, lines.join('\n'));
+    }
+    try {
+      await this.#apply(plan, next);
+    } catch (error) {
+      return this.#notReloaded([], errorText(error));
+    }
+    this.#log.info({ file: next.file }, 'configuration reloaded');
+    return { applied: true };
+  }
+
+  #notReloaded(refused: Refusal[], text: string): ReloadResult {
+    this.#log.error({ reason: text }, 'configuration not reloaded: the old one goes on');
+    return { applied: false, refused, text };
+  }
+
+  /** What can fail comes first, and is taken back where a later part fails. */
+  async #apply(plan: ReloadPlan, next: Config): Promise<void> {
+    const undo: (() => Promise<void>)[] = [];
+    try {
+      if (plan.listenChanged) {
+        const old = this.#config.listen;
+        await this.#listener.listen(next.listen);
+        undo.push(() => this.#listener.listen(old));
+      }
+      for (const { resource } of plan.changed) {
+        const supervisor = this.#supervisors.get(resource.name);
+        if (supervisor === undefined) continue;
+        const old = supervisor.resource;
+        undo.push(() => supervisor.reconfigure(old));
+        await supervisor.reconfigure(resource);
+      }
+    } catch (error) {
+      for (const step of undo.reverse()) {
+        await step().catch((failure: unknown) => {
+          this.#log.error({ error: errorText(failure) }, 'a reload could not be taken back');
+        });
+      }
+      throw error;
+    }
+    for (const name of plan.removed) this.#supervisors.delete(name);
+    this.#config = next;
+    for (const resource of plan.added) this.#add(resource);
+  }
+}
+
+async function changeRole(
+  supervisor: Supervisor,
+  role: RoleResult['to'],
+  force: boolean,
+): Promise<RoleResult> {
+  const { name } = supervisor;
+  const before = supervisor.role;
+  try {
+    return { name, ...await supervisor.changeRole(role, force), error: null };
+  } catch (error) {
+    return { name, from: before, to: supervisor.role, error: toFailure(error) };
+  }
+}
+
+async function makeDirectory(directory: string, mode: number): Promise<void> {
+  try {
+    await fs.mkdir(directory, { recursive: true, mode });
+  } catch (cause) {
+    throw new HastError('HAST_E_IO', `cannot make the directory ${directory}`, {
+      cause, hint: "run hastd as root, or change 'rundir' and 'devdir'",
+    });
+  }
+}

@@ -1,0 +1,51 @@
+/** hastd in the foreground, from its configuration to its end. */
+import { fileURLToPath } from 'node:url';
+import { errorText } from '../base/errors.ts';
+import { setIoFlusher } from '../base/libc.ts';
+import type { LoadResult } from '../config/load.ts';
+import type { Config } from '../config/model.ts';
+import { Daemon } from './daemon.ts';
+import { systemDevice } from './device-operations.ts';
+import { LaunchedSide } from './launcher.ts';
+import type { LogLevel } from './logger.ts';
+import { createLogger, logLevelVariable } from './logger.ts';
+import { untilStopped } from './signals.ts';
+
+export interface ForegroundOptions {
+  config: Config;
+  /** Reads the configuration again, with the same overrides. */
+  load(): LoadResult;
+  level: LogLevel;
+}
+
+/** Returns when a signal has stopped the daemon. Throws where it cannot start. */
+export async function runForeground(options: ForegroundOptions): Promise<void> {
+  const launched = new LaunchedSide();
+  const worker = fileURLToPath(new URL('./worker.js', import.meta.url));
+  process.title = 'hastd';
+  process.env[logLevelVariable] = options.level;
+  const log = createLogger({ level: options.level });
+  // Without the capability memory pressure can make hastd wait for its own device.
+  const flusher = setIoFlusher();
+  if (flusher !== 0) log.info({ errno: flusher }, 'PR_SET_IO_FLUSHER is not available');
+  let daemon: Daemon;
+  try {
+    daemon = await Daemon.start({
+      config: options.config,
+      load: () => options.load(),
+      log,
+      program: { command: process.execPath, args: ['--enable-source-maps', worker] },
+      operations: systemDevice,
+    });
+  } catch (error) {
+    if (launched.isLaunched) log.error({ error: errorText(error) }, 'hastd cannot start');
+    await launched.failed(error);
+    throw error;
+  }
+  const { node, file, resources } = daemon.config;
+  const fields = { node, file, resources: resources.map(({ name }) => name) };
+  log.info(fields, 'hastd is ready; all resources are in role init');
+  await launched.started();
+  await untilStopped(daemon, log);
+  log.info({}, 'hastd ends');
+}

@@ -1,0 +1,219 @@
+/**
+ * The parent's handle on one worker process: spawning, requests with a bound, handing over
+ * peer connections, and how it ended. It decides nothing: lib/daemon/supervisor.ts does.
+ */
+import * as childProcess from 'node:child_process';
+import type * as net from 'node:net';
+import { HastError, errorText } from '../base/errors.ts';
+import type { ResourceStatus } from '../format/status.ts';
+import { within } from './deadline.ts';
+import type { ParentMessage, WorkerMessage } from './worker-protocol.ts';
+
+/** Threads of the worker's pool: blocking disk calls must not wait for each other. */
+const threadPoolSize = '16';
+/** A worker that said `failed` outside of a request ends by itself, or is killed after this. */
+const failedExitMs = 10_000;
+/** An ended process whose channel stays open: its messages are waited for this long. */
+const drainMs = 1000;
+
+export interface WorkerExit {
+  code: number | null;
+  signal: string | null;
+  /** What the worker said in its last `failed` message. */
+  failure: HastError | undefined;
+}
+
+/** How a worker is started. */
+export interface WorkerProgram {
+  command: string;
+  args: string[];
+}
+
+export type WorkerEvent = Extract<WorkerMessage, { type: 'event' }>['event'];
+
+interface Waiter {
+  answers: readonly string[];
+  resolve(message: WorkerMessage): void;
+  reject(error: Error): void;
+}
+
+export class WorkerProcess {
+  /** Resolves once, however the process ended; never rejects. */
+  readonly exited: Promise<WorkerExit>;
+  /** Set from the moment the process has ended. */
+  exit: WorkerExit | undefined;
+  readonly startedAt = performance.now();
+  readonly #child: childProcess.ChildProcess;
+  readonly #waiters = new Set<Waiter>();
+  #failure: HastError | undefined;
+  #statusPending: Promise<ResourceStatus> | undefined;
+  #onEvent: (event: WorkerEvent) => void;
+
+  /** `fuseFd` becomes descriptor 3 of the worker; null where it mounts by itself. */
+  constructor(
+    program: WorkerProgram,
+    fuseFd: number | null,
+    onEvent: (event: WorkerEvent) => void,
+  ) {
+    this.#onEvent = onEvent;
+    this.#child = childProcess.spawn(program.command, program.args, {
+      stdio: ['ignore', 'inherit', 'inherit', fuseFd ?? 'ignore', 'ipc'],
+      env: { ...process.env, UV_THREADPOOL_SIZE: threadPoolSize },
+      serialization: 'advanced', // the preface travels as bytes
+      detached: true, // a terminal's Ctrl-C reaches the parent only, which ends workers in order
+    });
+    this.exited = new Promise((resolve) => {
+      const settle = (code: number | null, signal: string | null): void => {
+        if (this.exit !== undefined) return;
+        this.exit = { code, signal, failure: this.#failure };
+        this.#rejectAll(this.#exitError(this.exit));
+        resolve(this.exit);
+      };
+      this.#child.once('exit', (code, signal) => {
+        // 'close' follows when the channel is drained: the last message comes before the end.
+        setTimeout(() => settle(code, signal), drainMs).unref();
+      });
+      this.#child.once('close', settle);
+      this.#child.on('error', (error) => {
+        // Also raised where a signal or a message cannot be sent: only a process that never
+        // started ends here.
+        if (this.#child.pid !== undefined) return;
+        this.#failure ??= new HastError('HAST_E_BUSY', `cannot start it: ${errorText(error)}`);
+        settle(null, null);
+      });
+    });
+    this.#child.on('message', (message) => this.#receive(message as WorkerMessage));
+  }
+
+  get pid(): number | null {
+    return this.#child.pid ?? null;
+  }
+
+  /**
+   * Sends `message` and waits for one of `answers`. Throws the worker's own error where it
+   * answers `failed`, HAST_E_TIMEOUT after `timeoutMs`, and an error where it ends instead.
+   */
+  async request<T extends WorkerMessage['type']>(
+    message: ParentMessage,
+    answers: readonly T[],
+    timeoutMs: number,
+  ): Promise<Extract<WorkerMessage, { type: T }>> {
+    if (this.exit !== undefined) throw this.#exitError(this.exit);
+    let waiter: Waiter | undefined;
+    const answer = new Promise<WorkerMessage>((resolve, reject) => {
+      waiter = { answers, resolve, reject };
+      this.#waiters.add(waiter);
+      this.#send(message, reject);
+    });
+    try {
+      const got = await within(timeoutMs, `the worker's answer to '${message.type}'`, answer);
+      return got as Extract<WorkerMessage, { type: T }>;
+    } finally {
+      if (waiter !== undefined) this.#waiters.delete(waiter);
+    }
+  }
+
+  /** Requests at the same time share one answer. */
+  status(timeoutMs: number): Promise<ResourceStatus> {
+    this.#statusPending ??= this.request({ type: 'status' }, ['status'], timeoutMs)
+      .then((message) => message.status)
+      .finally(() => { this.#statusPending = undefined; });
+    return this.#statusPending;
+  }
+
+  /** Gives an accepted connection away; the socket is not usable here afterwards. */
+  handOver(preface: Uint8Array, socket: net.Socket): void {
+    if (this.exit !== undefined || !this.#child.connected) {
+      socket.destroy();
+      return;
+    }
+    stopReading(socket);
+    this.#child.send({ type: 'peer', preface }, socket, { keepOpen: false }, (error) => {
+      if (error !== null) socket.destroy();
+    });
+  }
+
+  /** Asks it to end and waits; false where it is still there after `timeoutMs`. */
+  async stop(force: boolean, timeoutMs: number): Promise<boolean> {
+    if (this.exit !== undefined) return true;
+    this.#send({ type: 'stop', force }, () => undefined);
+    return await this.#endedWithin(timeoutMs);
+  }
+
+  /** SIGKILL; false where the kernel does not let it go within `timeoutMs`. */
+  async kill(timeoutMs: number): Promise<boolean> {
+    if (this.exit !== undefined) return true;
+    this.#child.kill('SIGKILL');
+    return await this.#endedWithin(timeoutMs);
+  }
+
+  async #endedWithin(timeoutMs: number): Promise<boolean> {
+    await within(timeoutMs, 'ending the worker', this.exited).catch(() => undefined);
+    return this.exit !== undefined;
+  }
+
+  #send(message: ParentMessage, onError: (error: Error) => void): void {
+    if (!this.#child.connected) {
+      onError(new HastError('HAST_E_INTERNAL', 'the worker does not listen any more'));
+      return;
+    }
+    this.#child.send(message, (error) => {
+      if (error !== null) onError(error);
+    });
+  }
+
+  #receive(message: WorkerMessage): void {
+    if (message.type === 'event') {
+      this.#onEvent(message.event);
+      return;
+    }
+    if (message.type === 'failed') {
+      this.#fail(message);
+      return;
+    }
+    for (const waiter of this.#waiters) {
+      if (waiter.answers.includes(message.type)) waiter.resolve(message);
+    }
+  }
+
+  #fail(message: Extract<WorkerMessage, { type: 'failed' }>): void {
+    const hint = message.hint === undefined || message.hint === '' ? {} : { hint: message.hint };
+    this.#failure = new HastError(message.code, message.message, hint);
+    let asked = false;
+    for (const waiter of this.#waiters) {
+      if (waiter.answers.includes('status')) continue;
+      asked = true;
+      waiter.reject(this.#failure);
+    }
+    if (!asked) setTimeout(() => void this.kill(failedExitMs), failedExitMs).unref();
+  }
+
+  #exitError(exit: WorkerExit): HastError {
+    return exit.failure ??
+      new HastError('HAST_E_INTERNAL', `the worker ended before it answered (${exitText(exit)})`, {
+        hint: "see hastd's log",
+      });
+  }
+
+  #rejectAll(error: Error): void {
+    for (const waiter of this.#waiters) waiter.reject(error);
+    this.#waiters.clear();
+  }
+}
+
+/** How a process ended, for logs. */
+export function exitText(exit: WorkerExit): string {
+  const how = exit.signal === null ? `exit code ${exit.code ?? 'none'}` : exit.signal;
+  return exit.failure === undefined ? how : `${how}: ${exit.failure.message}`;
+}
+
+/**
+ * From here on no byte leaves the kernel for this process. Without it, what the peer sends
+ * between the worker's answer and the moment this process drops its copy of the descriptor
+ * would be read here and lost. Node has no public call for it: net.Socket#pause stops the
+ * stream but lets the handle read on until the buffer is full.
+ */
+function stopReading(socket: net.Socket): void {
+  const handle = (socket as unknown as { _handle: { readStop(): number } | null })._handle;
+  handle?.readStop();
+}
