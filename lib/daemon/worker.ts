@@ -143,7 +143,12 @@ function receive(message: ParentMessage, socket: net.Socket | undefined): void {
       runner.reload(message.resource);
       send({ type: 'reloaded' });
       return;
-    case 'status': send({ type: 'status', status: runner.status() }); return;
+    case 'status': {
+      const status = runner.status();
+      status.statistics.queueIdle = frontend?.stats.idle ?? 0;
+      send({ type: 'status', status });
+      return;
+    }
   }
 }
 
