@@ -8,7 +8,7 @@
 import { crc32 } from '../base/checksum.ts';
 import { HastError } from '../base/errors.ts';
 import { array, bytes, id64, struct, text, u32, u53, type StructValue } from '../base/layout.ts';
-import { alignDown, alignUp, limits, MiB } from './limits.ts';
+import { alignDown, alignUp, limits } from './limits.ts';
 
 export const superblockMagic = Uint8Array.from(Buffer.from('HASTLNX1', 'latin1'));
 export const superblockVersion = 1;
@@ -203,12 +203,14 @@ export function layoutFor(mediaSize: number, keepDirty: number): Layout {
 export function mediaSizeMax(localSize: number, keepDirty: number): number {
   const guess = Math.max(0, alignDown(tailOffset(localSize), limits.blockSize));
   if (guess === 0) return 0;
-  // The map of `guess` is at least as large as the map of what remains, so this is safe; one
-  // more round wins back what the first over-estimated.
+  // The map of `guess` is at least as large as the map of what remains: a safe start. Each round
+  // wins back most of what the one before reserved too much.
   let media = guess - layoutFor(guess, keepDirty).dataOffset;
   if (media <= 0) return 0;
-  const better = guess - layoutFor(media + MiB, keepDirty).dataOffset;
-  if (better > media && better <= media + MiB) media = better;
+  for (let round = 0; round < 4; round++) {
+    const next = guess - layoutFor(media, keepDirty).dataOffset;
+    if (next + layoutFor(next, keepDirty).dataOffset <= guess) media = next;
+  }
   media = Math.min(alignDown(media, limits.blockSize), limits.mediaBytesMax);
   return media < limits.mediaBytesMin ? 0 : media;
 }
