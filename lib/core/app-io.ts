@@ -24,6 +24,8 @@ const errnoInvalid = 22;
 export interface AppIoHost {
   /** Acknowledging with one copy is durably recorded. */
   readonly aloneRecorded: boolean;
+  /** The peer is connected and complete. */
+  readonly isComplete: boolean;
   /** A request is held because it is not: record it, then call `recheck`. */
   requireAlone(): void;
   /** The local copy failed or this node must step down: every request ends with EIO. */
@@ -193,6 +195,10 @@ export class AppIo implements Volume {
   /** Starts the piece on both copies; waits first where the peer's window is full. */
   launch(record: AppRecord): void {
     if (this.#abandoned(record)) return;
+    if (record.op === AppOp.flush) {
+      this.#flush(record);
+      return;
+    }
     const stream = this.#stream;
     if (stream !== null && !stream.hasRoom()) {
       stream.whenRoom(record);
@@ -253,7 +259,8 @@ export class AppIo implements Volume {
     const { mode, counts, stage } = record;
     const alone = record.stream !== null || this.#host.aloneRecorded;
     const ready = record.op === AppOp.flush
-      ? flushComplete(mode, true, counts, stage, alone)
+      // A pair becomes complete by a flush of both copies, which covers this one as well.
+      ? flushComplete(mode, true, counts, stage, alone || this.#host.isComplete)
       : writeComplete(mode, true, counts, stage, alone);
     if (!ready) {
       if (!counts) this.#host.requireAlone();
@@ -335,10 +342,15 @@ export class AppIo implements Volume {
 
   #flush(record: AppRecord): void {
     const stream = this.#stream;
-    record.stream = stream;
-    record.counts = stream !== null && stream.counts;
     record.stage = PeerStage.none;
     record.localDone = false;
+    record.launched = false;
+    if (stream !== null && !stream.hasFlushRoom()) {
+      stream.whenRoom(record);
+      return;
+    }
+    record.stream = stream;
+    record.counts = stream !== null && stream.counts;
     record.launched = true;
     const barrier = record.mode === 'async' ? FrameFlag.barrier : 0;
     const epoch = stream === null ? null : stream.flush(barrier, (lost) => {

@@ -91,7 +91,9 @@ export class DirtyTracker {
     this.#indexSlot = loaded.indexSlot;
     this.#sequence = loaded.sequence;
     for (const region of loaded.inherited) this.#unwritten.add(region);
-    this.#hotChanged = loaded.hotCount > 0;
+    // As if evicted just now: the first list names them still, beside the pages written with it.
+    this.#evicted = [...loaded.hot];
+    this.#hotChanged = loaded.hot.length > 0;
   }
 
   /** Extents listed as hot now. */

@@ -38,6 +38,12 @@ export const refuseTexts: Record<RefuseReason, string> = {
 const has = (hello: Hello, flag: number): boolean => (hello.flags & flag) !== 0;
 const isZeroed = (hello: Hello): boolean =>
   has(hello, SuperblockFlag.createdZeroed) || has(hello, SuperblockFlag.assumeClean);
+/** As created with zeros: also not the target of a first sync that broke off. */
+const isUntouched = (hello: Hello): boolean =>
+  isZeroed(hello) && hello.generation === 0n && hello.dataState === DataState.consistent;
+/** The other one has seen this copy's present session number, or a later one: an older image. */
+const isRolledBack = (hello: Hello, other: Hello): boolean =>
+  other.peerCopyId === hello.copyId && hello.sessionNumber <= other.peerSessionNumber;
 const wasPrimary = (hello: Hello): boolean =>
   hello.role === WireRole.primary || has(hello, SuperblockFlag.primaryActive);
 const descendsFrom = (hello: Hello, generation: bigint): boolean =>
@@ -47,7 +53,7 @@ const descendsFrom = (hello: Hello, generation: bigint): boolean =>
 function mapApplies(me: Hello, peer: Hello): boolean {
   if (me.peerCopyId === 0n) {
     // Never had a peer: the map knows every write since creation, if both began with zeros.
-    return isZeroed(me) && peer.generation === 0n && isZeroed(peer);
+    return isZeroed(me) && isUntouched(peer);
   }
   return me.peerCopyId === peer.copyId && peer.sessionNumber > me.peerSessionNumber;
 }
@@ -63,6 +69,10 @@ function sameGeneration(me: Hello, peer: Hello): Verdict {
     const source = me.dataState === DataState.consistent;
     return direct(source ? 'source' : 'target', me, peer, 'C-one-inconsistent');
   }
+  const isOld = isRolledBack(me, peer);
+  if (isOld !== isRolledBack(peer, me)) {
+    return direct(isOld ? 'target' : 'source', me, peer, 'D-rolled-back');
+  }
   if (wasPrimary(me) !== wasPrimary(peer)) {
     return direct(wasPrimary(me) ? 'source' : 'target', me, peer, 'D-last-primary');
   }
@@ -75,7 +85,11 @@ function sameGeneration(me: Hello, peer: Hello): Verdict {
 function fresh(me: Hello, peer: Hello): Verdict {
   if (me.generation !== 0n) return direct('source', me, peer, 'A-peer-is-fresh');
   if (peer.generation !== 0n) return direct('target', me, peer, 'A-fresh');
-  if (isZeroed(me) && isZeroed(peer)) {
+  if (me.dataState !== peer.dataState) {
+    const source = me.dataState === DataState.consistent;
+    return direct(source ? 'source' : 'target', me, peer, 'B-one-inconsistent');
+  }
+  if (isUntouched(me) && isUntouched(peer)) {
     // Nothing was ever written: equal, whatever the maps say.
     return { kind: me.copyId > peer.copyId ? 'source' : 'target', full: false, row: 'B-both-zero' };
   }

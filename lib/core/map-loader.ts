@@ -19,7 +19,8 @@ export interface LoadedMap {
   sequence: number;
   /** Regions whose marks are not in their page as they are in memory. */
   inherited: Set<number>;
-  hotCount: number;
+  /** Extents the newest list names: it stays in force until their marks are in pages. */
+  hot: number[];
   /** What could not be read, for the log. */
   damage: string[];
 }
@@ -43,7 +44,7 @@ class MapLoader {
       indexSlot: new Uint8Array(geometry.indexPageCount),
       sequence: 0,
       inherited: new Set(),
-      hotCount: 0,
+      hot: [],
       damage: [],
     };
   }
@@ -85,10 +86,10 @@ class MapLoader {
       return;
     }
     this.#loaded.sequence = best.sequence;
-    this.#loaded.hotCount = best.extents.length;
     for (const extent of best.extents) {
       const offset = extent * extentSize;
       if (offset >= mediaSize) continue;
+      this.#loaded.hot.push(extent);
       this.#loaded.peerStale.setRange(offset, Math.min(extentSize, mediaSize - offset));
       this.#loaded.inherited.add(Math.floor(offset / limits.regionSize));
     }

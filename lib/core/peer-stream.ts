@@ -82,6 +82,8 @@ assert(Number.isInteger(Math.log2(ringSize)), 'the ring index is a mask');
 
 /** Flush frames pass the window; so many may be in flight besides the data. */
 const flushesMax = 256;
+/** Of these, for flushes nobody asked for: a checkpoint, the end of a resync, a stop. */
+const flushesReserved = 16;
 
 /** What a data frame takes of the window beyond its payload. */
 const frameCost = 512;
@@ -146,6 +148,11 @@ export class PeerStream implements UnflushedBlocks {
     return oldest == null || this.#context.clock.now() - oldest.sentAt < asyncLagMs;
   }
 
+  /** Flushes pass the window, but not without bound. False only where hasRoom() is. */
+  hasFlushRoom(): boolean {
+    return this.#nextSeq - this.#oldest < ringSize - flushesReserved;
+  }
+
   /** Calls `onRoom` in order of arrival when the window has room again, or the session ends. */
   whenRoom(waiter: RoomWaiter): void {
     this.#waiting.push(waiter);
@@ -199,22 +206,24 @@ export class PeerStream implements UnflushedBlocks {
     this.#received = Math.max(this.#received, upTo);
   }
 
+  /** The data frames `first`..`last` were executed. Throws HAST_E_PROTOCOL as received(). */
   done(first: number, last: number, errno: number): void {
     if (first > last || last >= this.#nextSeq || last - first >= ringSize) throw badAck(last);
     for (let seq = first; seq <= last; seq++) {
-      const at = seq & (ringSize - 1);
-      const item = this.#ring[at];
-      if (item == null || item.seq !== seq) throw badAck(seq);
-      this.#ring[at] = null;
-      this.#frames--;
-      this.#bytes -= item.windowBytes;
-      item.peerDone(errno);
+      const item = this.#ring[seq & (ringSize - 1)];
+      if (item == null || item.seq !== seq || item instanceof Epoch) throw badAck(seq);
+      this.#answered(item, errno);
       if (this.#ended) return;
     }
-    while (this.#oldest < this.#nextSeq && this.#ring[this.#oldest & (ringSize - 1)] === null) {
-      this.#oldest++;
-    }
-    this.wake();
+    this.#advance();
+  }
+
+  /** The flush `seq` is done; every frame before it was answered before. */
+  flushed(seq: number): void {
+    const item = this.#ring[seq & (ringSize - 1)];
+    if (seq !== this.#oldest || !(item instanceof Epoch) || item.seq !== seq) throw badAck(seq);
+    this.#answered(item, 0);
+    if (!this.#ended) this.#advance();
   }
 
   /** Lets waiters go on while there is room. */
@@ -262,6 +271,20 @@ export class PeerStream implements UnflushedBlocks {
 
   hasFull(region: number): boolean {
     return this.#open.isFull(region) || this.#epochs.some((epoch) => epoch.blocks.isFull(region));
+  }
+
+  #answered(item: StreamItem, errno: number): void {
+    this.#ring[item.seq & (ringSize - 1)] = null;
+    this.#frames--;
+    this.#bytes -= item.windowBytes;
+    item.peerDone(errno);
+  }
+
+  #advance(): void {
+    while (this.#oldest < this.#nextSeq && this.#ring[this.#oldest & (ringSize - 1)] === null) {
+      this.#oldest++;
+    }
+    this.wake();
   }
 
   #take(item: StreamItem, windowBytes: number): number {

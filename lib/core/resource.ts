@@ -138,6 +138,14 @@ export class Resource implements SessionHost, AppIoHost, LinkerHost {
     };
   }
 
+  yieldsTo(peer: Hello): boolean {
+    if (this.role !== 'primary') return true;
+    // Both were promoted at the same moment: the copy with the higher id stays.
+    if (this.context.store.value.copyId > peer.copyId) return false;
+    this.#roleChange.outvoted();
+    return true;
+  }
+
   strayWrites(stream: PeerStream | null): number {
     return this.io.strayWrites(stream);
   }
@@ -264,6 +272,10 @@ export class Resource implements SessionHost, AppIoHost, LinkerHost {
 
   get isPrimary(): boolean {
     return this.role === 'primary';
+  }
+
+  get isComplete(): boolean {
+    return this.session?.isComplete === true;
   }
 
   get hasSession(): boolean {

@@ -75,6 +75,24 @@ export class RoleChange {
     else this.#finish({ message: answer.message, hint: answer.hint });
   }
 
+  /** The peer, promoted at the same moment, stays primary: nothing was served here yet. */
+  outvoted(): void {
+    const resource = this.#resource;
+    const { context, io, session } = resource;
+    resource.role = 'secondary';
+    io.useStream(null);
+    context.timers.clear('generation');
+    const flags = context.store.value.flags & ~SuperblockFlag.primaryActive;
+    context.store.update({ flags, lastRole: DiskRole.secondary }, (errno) => {
+      if (errno !== 0) context.localFailed('metadata', errno);
+    });
+    session?.announceRole(WireRole.secondary);
+    this.#finish({
+      message: 'the peer was promoted at the same moment',
+      hint: 'run hastctl role secondary NAME there first, if this node is to be primary',
+    });
+  }
+
   /** Ends every activity in order; bounded. */
   stop(force: boolean, done: () => void): void {
     const resource = this.#resource;
@@ -127,14 +145,32 @@ export class RoleChange {
         fail(errno);
         return;
       }
-      const { session } = this.#resource;
-      const joined = session !== null && (session.isComplete || session.phase === 'copying');
-      context.store.update(this.#patch(answer, joined), (error) => {
-        if (error !== 0) fail(error);
-        else this.#promoted(request);
-      });
-      this.#resource.role = 'primary';
+      this.#claim(request, fail);
     }));
+  }
+
+  /** Decides again, as the peer may have come back during the flush, and takes the role. */
+  #claim(request: Request, fail: (errno: number) => void): void {
+    const { context, session } = this.#resource;
+    const isLate = context.clock.now() >= request.deadline;
+    if (session !== null && passing.has(session.phase) && !isLate) {
+      request.running = false;
+      context.timers.set('promotion', request.deadline, () => this.poke());
+      return;
+    }
+    const answer = judgePromotion(this.#facts(), request.force);
+    if (!answer.allowed) {
+      this.#finish({ message: answer.message, hint: answer.hint });
+      return;
+    }
+    const joined = session !== null && (session.isComplete || session.phase === 'copying');
+    // What a handshake under way was told of this node's role is no longer true.
+    if (!joined && session?.phase !== 'undecided') session?.end('this node is being promoted');
+    this.#resource.role = 'primary';
+    context.store.update(this.#patch(answer, joined), (error) => {
+      if (error !== 0) fail(error);
+      else this.#promoted(request);
+    });
   }
 
   #patch(answer: PromotionAnswer & { allowed: true }, joined: boolean): SuperblockPatch {
@@ -145,7 +181,11 @@ export class RoleChange {
     if (answer.ineligible) next |= SuperblockFlag.forcedIneligible;
     return {
       generation: context.random.id64(),
-      history: generation === 0n ? history : withAncestor(history, generation),
+      // A generation that only this copy ever had need not be remembered: a node that is promoted
+      // again and again without its peer must not lose their common ancestor.
+      history: generation === 0n || this.#resource.aloneRecorded
+        ? history
+        : withAncestor(history, generation),
       lastRole: DiskRole.primary,
       flags: next,
       // What was forced counts as an image of its own from here on.
@@ -156,9 +196,10 @@ export class RoleChange {
 
   #promoted(request: Request): void {
     const resource = this.#resource;
+    if (resource.role !== 'primary') return;
     const { session, context } = resource;
+    resource.aloneRecorded = context.store.value.peerState === PeerState.behind;
     if (session === null || session.phase === 'undecided') {
-      resource.aloneRecorded = context.store.value.peerState === PeerState.behind;
       // The pair shakes hands anew: this copy has a generation now.
       session?.bye('this node was promoted');
       resource.linker.start();
@@ -209,7 +250,8 @@ export class RoleChange {
     context.timers.set('stop', context.clock.now() + stopWaitMs, next);
     const flushed = (): void => {
       const stream = resource.session?.stream ?? null;
-      if (session !== null && stream !== null && !stream.ended) resource.flushBoth(stream, next);
+      const both = session !== null && stream !== null && !stream.ended && stream.hasUnflushed;
+      if (both) resource.flushBoth(stream, next);
       else context.disk.flush(next);
     };
     resource.drained(flushed);

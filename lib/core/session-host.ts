@@ -24,6 +24,8 @@ export type SessionPhase =
 /** What the session asks of the resource that owns it. */
 export interface SessionHost {
   readonly isPrimary: boolean;
+  /** The complete peer was promoted; false where this node is too, and stays primary. */
+  yieldsTo(peer: Hello): boolean;
   /** What this node says of itself now. */
   hello(): Hello;
   /** Application writes in flight that `stream` does not carry. */

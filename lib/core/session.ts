@@ -177,7 +177,8 @@ export class Session implements LinkHandler, AckSink {
   #keepalive(): void {
     const { timers, clock, options } = this.#context;
     const silence = clock.now() - this.#heardAt;
-    if (silence >= options.timeoutMs) {
+    // Compared as the deadline below is computed: a rounded difference might never be enough.
+    if (clock.now() >= this.#heardAt + options.timeoutMs) {
       this.end(`nothing heard from the peer for ${Math.round(silence / 100) / 10} s`);
       return;
     }
@@ -201,7 +202,7 @@ export class Session implements LinkHandler, AckSink {
     switch (frame.type) {
       case FrameType.recvAck: this.#sender().received(frame.seq); return;
       case FrameType.writeAck: this.#sender().done(frame.seq, frame.arg, 0); break;
-      case FrameType.flushAck: this.#sender().done(frame.seq, frame.seq, 0); break;
+      case FrameType.flushAck: this.#sender().flushed(frame.seq); break;
       case FrameType.nack:
         throw new HastError('HAST_E_IO', `the peer's disk failed (errno ${frame.arg})`);
       case FrameType.keepalive: this.#link.send(plainFrame(FrameType.keepaliveReply)); return;
@@ -290,7 +291,9 @@ export class Session implements LinkHandler, AckSink {
   }
 
   #takeVerdict(frame: Frame): void {
-    if (this.#peerVerdict !== null) throw new HastError('HAST_E_PROTOCOL', 'a second verdict');
+    if (this.#mine === null || this.#peerVerdict !== null) {
+      throw new HastError('HAST_E_PROTOCOL', 'a verdict out of turn');
+    }
     this.#peerVerdict = frame.arg;
     if (this.phase === 'verdict') this.#begin(frame.arg);
   }
@@ -448,6 +451,8 @@ export class Session implements LinkHandler, AckSink {
         this.#context.localFailed('flush', errno);
         return;
       }
+      // A later session may have made this copy a target again: then it is not consistent.
+      if (this.phase !== 'adopting') return;
       const { primaryActive, forced, forcedIneligible } = SuperblockFlag;
       store.update({
         ...lineage, dataState: DataState.consistent, syncGeneration: 0n,
@@ -457,7 +462,7 @@ export class Session implements LinkHandler, AckSink {
         contactAt: clock.wallSeconds(),
       }, (error) => {
         if (error !== 0) fail(error);
-        else tracker.clearAll(() => this.#adopted());
+        else if (this.phase === 'adopting') tracker.clearAll(() => this.#adopted());
       });
     };
     // Everything copied was flushed here before the source said done; this covers the rest.
@@ -473,6 +478,7 @@ export class Session implements LinkHandler, AckSink {
 
   #takeGeneration(frame: Frame): void {
     const lineage = decodeLineage(bodyOf(frame));
+    if (!this.#host.yieldsTo(this.peer as Hello)) return;
     const patch = { ...lineage, peerGeneration: lineage.generation };
     this.#context.store.update(patch, (errno) => {
       if (this.phase === 'ended') return;

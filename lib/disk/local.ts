@@ -50,6 +50,7 @@ function statLocal(path: string): fs.Stats {
   if (!stat.isBlockDevice() && !stat.isFile()) {
     throw new HastError('HAST_E_DEVICE', `${path} is neither a block device nor a regular file`, {
       hint: 'local names a partition, a whole disk, or a regular file',
+      errno: stat.isDirectory() ? 'EISDIR' : 'ENODEV',
     });
   }
   return stat;

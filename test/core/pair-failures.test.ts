@@ -1,0 +1,255 @@
+/**
+ * Goal: whatever dies or is cut, no acknowledged write is lost that the mode promises, nothing
+ * hangs, only what differs is copied, and the images end equal.
+ * Method: as pair.test.ts; links are cut, processes killed, machines lose their power.
+ */
+import { limits, MiB } from '../../lib/format/limits.ts';
+import { DataState, PeerState } from '../../lib/format/superblock.ts';
+import { AppOp } from '../../lib/core/ports.ts';
+import { eachSeed } from '../fixtures/sim-each.ts';
+import { imageSuperblock } from '../fixtures/sim-image.ts';
+import type { SimNode, SimRequest } from '../fixtures/sim-node.ts';
+import type { SimPair } from '../fixtures/sim-pair.ts';
+
+const modes = ['fullsync', 'memsync', 'async'] as const;
+
+/** Keeps `depth` random writes in flight until stopped; each is checked to succeed. */
+function steadyLoad(pair: SimPair, node: SimNode, depth: number): { stop(): void; count: number } {
+  const state = { count: 0, stopped: false, stop: () => void (state.stopped = true) };
+  const { random } = pair.world;
+  const { size } = node.running.volume;
+  const life = node.running;
+  const next = (): void => {
+    if (state.stopped || node.resource !== life) return;
+    const length = 512 * (1 + random.int(32));
+    const request = node.write(
+      512 * random.int((size - length) / 512), Buffer.alloc(length, 1 + random.int(255)),
+    );
+    const { onDone } = request;
+    request.onDone = (one: SimRequest) => {
+      onDone?.(one);
+      if (one.errno !== 0) throw new Error(`a write failed with errno ${one.errno}`);
+      state.count++;
+      pair.world.between(0, 2, next);
+    };
+  };
+  for (let index = 0; index < depth; index++) next();
+  return state;
+}
+
+function equalInTheEnd(pair: SimPair): void {
+  pair.complete();
+  for (const node of [pair.a, pair.b]) if (node.resource?.role === 'primary') pair.answered(node);
+  pair.pass(3000);
+  const at = pair.difference();
+  if (at !== -1) throw new Error(`the images differ at block ${at}`);
+}
+
+for (const mode of modes) {
+  eachSeed(`pair: link cut under load, alone, back, only the difference (${mode})`,
+    { mode, mediaSize: 6 * MiB }, (pair, t) => {
+      pair.primary();
+      const generation = pair.a.running.context.store.value.generation;
+      const load = steadyLoad(pair, pair.a, 8);
+      pair.pass(100);
+      pair.partition();
+      const before = load.count;
+      pair.until('it goes on alone', () => load.count > before + 50);
+      const block = imageSuperblock(pair.a.disk.durable);
+      t.equal(block.peerState, PeerState.behind);
+      t.not(block.generation, generation);
+      t.equal(block.history[0], generation);
+      t.ok(pair.a.running.io.singleCopyWrites > 0);
+      load.stop();
+      pair.answered(pair.a);
+      const stale = pair.a.running.context.tracker.peerStale.count;
+      t.ok(stale > 0 && stale < pair.a.running.volume.size / limits.blockSize);
+      const again = steadyLoad(pair, pair.a, 4);
+      pair.heal();
+      pair.until('copying began', () => pair.a.events.includes('syncstart'));
+      pair.complete();
+      again.stop();
+      equalInTheEnd(pair);
+      t.equal(pair.a.running.io.singleCopyWrites, 0);
+      t.equal(
+        imageSuperblock(pair.a.disk.durable).generation,
+        imageSuperblock(pair.b.disk.durable).generation,
+      );
+    });
+}
+
+eachSeed('pair: a short cut copies no more than what was written', { mediaSize: 8 * MiB },
+  (pair, t) => {
+    pair.primary();
+    pair.load(pair.a, 40);
+    pair.answered(pair.a);
+    pair.pass(9000);
+    pair.partition();
+    for (let at = 0; at < 5; at++) pair.a.write(at * MiB, Buffer.alloc(4096, at + 1));
+    pair.answered(pair.a);
+    t.equal(pair.a.running.context.tracker.peerStale.count, 5);
+    let copied = 0;
+    pair.b.disk.watch = (op) => {
+      if (op.kind === 'write') copied += op.length;
+    };
+    pair.heal();
+    equalInTheEnd(pair);
+    t.equal(copied, 5 * 4096);
+  });
+
+eachSeed('pair: a silent network is noticed within the timeout', { timeoutMs: 2000 }, (pair, t) => {
+  pair.primary();
+  pair.partition(true);
+  const request = pair.a.write(0, Buffer.alloc(512, 1));
+  const before = pair.world.now();
+  pair.until('answered', () => request.isDone);
+  t.equal(request.errno, 0);
+  t.ok(pair.world.now() - before < 4000, `${pair.world.now() - before} ms`);
+  pair.heal();
+  equalInTheEnd(pair);
+});
+
+for (const mode of modes) {
+  eachSeed(`pair: the secondary takes over and the old primary returns (${mode})`, { mode },
+    (pair, t) => {
+      pair.primary();
+      const load = steadyLoad(pair, pair.a, 6);
+      pair.pass(50);
+      pair.a.crash(pair.world.random.chance(0.5), false);
+      pair.until('the loss is noticed', () => pair.b.phase === 'none');
+      pair.mustPromote(pair.b);
+      pair.load(pair.b, 20);
+      pair.answered(pair.b);
+      pair.a.boot();
+      equalInTheEnd(pair);
+      t.equal(pair.b.running.role, 'primary');
+      // And back.
+      load.stop();
+      pair.b.crash(false);
+      pair.until('the loss is noticed', () => pair.a.phase === 'none');
+      pair.mustPromote(pair.a);
+      pair.load(pair.a, 20);
+      pair.b.boot();
+      equalInTheEnd(pair);
+    });
+
+  for (const power of [false, true]) {
+    eachSeed(`pair: the primary dies and returns (${mode}, ${power ? 'power cut' : 'kill'})`,
+      { mode, mediaSize: 6 * MiB }, (pair) => {
+        pair.primary();
+        const load = steadyLoad(pair, pair.a, 8);
+        pair.pass(60);
+        load.stop();
+        pair.a.crash(power);
+        pair.a.boot();
+        pair.complete();
+        pair.mustPromote(pair.a);
+        equalInTheEnd(pair);
+      });
+
+    eachSeed(`pair: the secondary dies and returns (${mode}, ${power ? 'power cut' : 'kill'})`,
+      { mode, mediaSize: 4 * MiB }, (pair, t) => {
+        pair.primary();
+        const load = steadyLoad(pair, pair.a, 8);
+        pair.pass(60);
+        pair.b.crash(power);
+        pair.b.boot();
+        pair.until('connected again', () => pair.isComplete);
+        load.stop();
+        equalInTheEnd(pair);
+        t.notOk(pair.a.running.failed);
+      });
+  }
+}
+
+eachSeed('pair: a fresh disk in place of the secondary gets everything', {}, (pair, t) => {
+  pair.primary();
+  pair.load(pair.a, 40);
+  pair.answered(pair.a);
+  pair.b.crash(true);
+  const size = pair.b.disk.size;
+  const copyId = pair.world.random.id64();
+  pair.b.disk = pair.b.newDisk({ ...pair.b.image, copyId, zeroed: pair.world.random.chance(0.5) });
+  t.equal(pair.b.disk.size, size);
+  pair.b.boot();
+  pair.until('all is stale', () =>
+    pair.a.running.context.tracker.peerStale.count === pair.a.running.volume.size / 4096);
+  pair.load(pair.a, 10);
+  equalInTheEnd(pair);
+});
+
+eachSeed('pair: copies that are not zeroed wait for a promotion, then one is copied',
+  { zeroed: false }, (pair, t) => {
+    pair.boot();
+    pair.until('undecided', () => pair.a.phase === 'undecided' && pair.b.phase === 'undecided');
+    pair.pass(5000);
+    t.not(pair.difference(), -1);
+    pair.mustPromote(pair.b);
+    pair.load(pair.b, 10);
+    equalInTheEnd(pair);
+    t.equal(pair.a.data()[1000], 'b'.charCodeAt(0));
+  });
+
+for (const side of ['a', 'b'] as const) {
+  for (const power of [false, true]) {
+    eachSeed(`pair: ${side} restarts in the middle of a resync (${power ? 'power cut' : 'kill'})`,
+      { mediaSize: 8 * MiB }, (pair, t) => {
+        pair.primary();
+        pair.partition();
+        for (let at = 0; at < 8; at++) pair.a.write(at * MiB, Buffer.alloc(MiB, at + 1));
+        pair.answered(pair.a);
+        pair.heal();
+        pair.until('copying', () => (pair.a.running.session?.resync?.copiedBlocks ?? 0) > 100);
+        t.equal(imageSuperblock(pair.b.disk.durable).dataState, DataState.inconsistent);
+        pair[side].crash(power);
+        pair.pass(100);
+        if (side === 'a') {
+          t.match(pair.promote(pair.b), /half-finished|brought up to date|is primary/);
+        }
+        pair[side].boot();
+        if (side === 'a') {
+          pair.until('connected', () => pair.a.running.session?.isConnected === true);
+          pair.mustPromote(pair.a);
+        }
+        pair.load(pair.a, 10);
+        equalInTheEnd(pair);
+      });
+  }
+}
+
+eachSeed('pair: the secondary\'s disk fails, the primary goes on', {}, (pair, t) => {
+  pair.primary();
+  const load = steadyLoad(pair, pair.a, 4);
+  pair.pass(20);
+  pair.b.disk.fault = (op) => (op.kind === 'write' ? 5 : 0);
+  pair.until('the secondary failed', () => pair.b.running.failed);
+  const before = load.count;
+  pair.until('it goes on alone', () => load.count > before + 20);
+  load.stop();
+  pair.answered(pair.a);
+  t.equal(imageSuperblock(pair.a.disk.durable).peerState, PeerState.behind);
+  pair.b.crash();
+  pair.b.disk.fault = () => 0;
+  pair.b.boot();
+  equalInTheEnd(pair);
+});
+
+for (const kind of ['write', 'flush', 'durable'] as const) {
+  eachSeed(`pair: the primary's disk fails (${kind}): nothing is answered as good`, {},
+    (pair, t) => {
+      pair.primary();
+      pair.load(pair.a, 10);
+      pair.answered(pair.a);
+      pair.a.disk.fault = (op) => (op.kind === kind ? 5 : 0);
+      const requests = pair.load(pair.a, 20);
+      const flush = pair.a.submit(AppOp.flush, 0, 0);
+      pair.answered(pair.a);
+      if (kind === 'flush') t.equal(flush.errno, 5);
+      if (kind === 'write') t.ok(requests.every((one) => one.errno === 5));
+      t.ok(pair.a.running.failed);
+      t.equal(pair.run(pair.a, AppOp.read, 0, 512).errno, 5);
+      pair.a.crash();
+      pair.until('the loss is noticed', () => pair.b.phase === 'none');
+      pair.mustPromote(pair.b);
+    });
+}
