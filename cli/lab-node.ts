@@ -7,7 +7,7 @@ import { describeCopy, type CopyDescription } from '../lib/disk/inspect.ts';
 import type { ResourceStatus } from '../lib/format/status.ts';
 import type { NodeName } from './lab-network.ts';
 import {
-  clearDevices, clearFilesystems, killAll, labVariable, processesOf,
+  clearDevices, clearFilesystems, isAlive, killAll, labVariable, processesOf,
 } from './lab-remains.ts';
 import { run, succeed, until, type RunOptions, type RunResult } from './lab-run.ts';
 
@@ -205,15 +205,6 @@ function describe(status: ResourceStatus): string {
   const { role, status: word, connection, dirtyBytes, localDisk, peerDisk, detail } = status;
   return `role ${role}, status ${word}, connection ${connection}, dirty ${dirtyBytes}, ` +
     `local ${localDisk}, peer ${peerDisk}, detail '${detail}'`;
-}
-
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return !/^State:\s+Z/m.test(fs.readFileSync(`/proc/${pid}/status`, 'utf8'));
-  } catch {
-    return false;
-  }
 }
 
 /** A pid read from a file may belong to somebody else by now. */

@@ -57,24 +57,34 @@ export function processesOf(directory: string, node?: string): number[] {
     if (pid === process.pid) return false;
     try {
       const environment = fs.readFileSync(`/proc/${pid}/environ`, 'utf8').split('\0');
-      return wanted.every((one) => environment.includes(one)) && !isZombie(pid);
+      return wanted.every((one) => environment.includes(one)) && isAlive(pid);
     } catch {
       return false;
     }
   });
 }
 
-function isZombie(pid: number): boolean {
-  const stat = fs.readFileSync(`/proc/${pid}/stat`, 'utf8');
-  return stat.slice(stat.lastIndexOf(')') + 2).startsWith('Z');
+/** Also of a killed process with a thread that does not leave the kernel: its files are open. */
+export function isAlive(pid: number): boolean {
+  try {
+    const stat = fs.readFileSync(`/proc/${pid}/stat`, 'utf8');
+    const isZombie = stat.slice(stat.lastIndexOf(')') + 2).startsWith('Z');
+    return !isZombie || fs.readdirSync(`/proc/${pid}/task`).length > 1;
+  } catch {
+    return false;
+  }
 }
 
 /** SIGKILL, until none is left; those that are stuck in the kernel are given back. */
 export async function killAll(find: () => number[]): Promise<number[]> {
+  // One that is killed cannot be found by its environment any more.
+  const killed = new Set<number>();
+  const left = (): number[] => [...new Set([...find(), ...killed])].filter(isAlive);
   for (let round = 0; round < killRounds; round++) {
-    const pids = find();
+    const pids = left();
     if (pids.length === 0) return [];
     for (const pid of pids) {
+      killed.add(pid);
       try {
         process.kill(pid, 'SIGKILL');
       } catch {
@@ -83,7 +93,7 @@ export async function killAll(find: () => number[]): Promise<number[]> {
     }
     await sleep(50);
   }
-  return find();
+  return left();
 }
 
 async function unmount(mountPoint: string): Promise<void> {
@@ -115,12 +125,22 @@ export async function clearDevices(directory: string): Promise<void> {
   }
 }
 
+/** Ends the connections of dead servers: who waits for an answer in the kernel gets an error. */
+async function abortFuse(directory: string): Promise<void> {
+  for (const mount of mountsBelow(directory)) {
+    if (!isFuse(mount)) continue;
+    await run(['umount', '-f', mount.mountPoint], { boundMs: umountMs }).catch(() => undefined);
+  }
+}
+
 /** Removes a lab whole. May be repeated; gives what it could not remove. */
 export async function removeLab(directory: string): Promise<string[]> {
   const problems: string[] = [];
   if (!path.basename(directory).startsWith('hast-')) throw new Error(`not a lab: ${directory}`);
   await clearFilesystems(directory);
-  const stuck = await killAll(() => processesOf(directory));
+  let stuck = await killAll(() => processesOf(directory));
+  await abortFuse(directory);
+  if (stuck.length > 0) stuck = await killAll(() => stuck);
   if (stuck.length > 0) problems.push(`stuck processes: ${stuck.join(' ')}`);
   await clearDevices(directory);
   await removeNamespaces(directory);

@@ -161,9 +161,9 @@ export class Resource implements SessionHost, AppIoHost, LinkerHost {
     }
     this.#recording = [done];
     const { store, random } = this.context;
-    const { generation, history } = store.value;
+    const { generation, history, peerGeneration } = store.value;
     store.update({
-      generation: random.id64(), history: withAncestor(history, generation),
+      generation: random.id64(), history: withAncestor(history, generation, peerGeneration),
       peerState: PeerState.behind,
     }, (errno) => {
       const waiting = this.#recording ?? [];

@@ -57,6 +57,8 @@ export class ResyncSource {
   readonly #idle: Chunk[] = [];
   #inFlight = 0;
   #cursor = 0;
+  /** A block cannot be read: it stays stale until it is written, or the next session tries. */
+  #isUnreadable = false;
   #stopped = false;
 
   /** `onIdle` is called when nothing is stale and no chunk is in flight; perhaps repeatedly. */
@@ -87,7 +89,8 @@ export class ResyncSource {
       const { peerStale } = this.#context.tracker;
       let block = peerStale.nextSet(this.#cursor);
       // Chunks in flight are still marked: going round with them would copy them twice.
-      if (block < 0 && this.#inFlight === 0) block = peerStale.nextSet(0);
+      const isRoundOver = block < 0 && this.#inFlight === 0;
+      if (isRoundOver && !this.#isUnreadable) block = peerStale.nextSet(0);
       if (block < 0) break;
       const count = peerStale.runLength(block, chunkBlocks);
       this.#cursor = block + count;
@@ -122,7 +125,10 @@ export class ResyncSource {
     }
     if (errno !== 0) {
       this.#drop(chunk);
+      this.#idle.push(chunk);
+      this.#isUnreadable = true;
       this.#context.localFailed('read', errno);
+      this.pump();
       return;
     }
     const length = chunk.to - chunk.from;

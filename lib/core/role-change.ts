@@ -53,9 +53,15 @@ export class RoleChange {
   /** Something changed that a waiting promotion may depend on. */
   poke(): void {
     const request = this.#request;
-    if (request === null || request.running) return;
-    const { context, session, linker } = this.#resource;
+    if (request === null) return;
+    const { context, session, linker, role } = this.#resource;
     const late = context.clock.now() >= request.deadline;
+    if (request.running) {
+      if (late && role !== 'primary') {
+        this.#finish({ message: 'the local disk does not answer', hint: 'see the kernel log' });
+      }
+      return;
+    }
     if (session !== null && passing.has(session.phase) && !late) return;
     if (session === null && !context.options.alone && !late) {
       if (!request.probed) {
@@ -70,7 +76,6 @@ export class RoleChange {
     // A peer that answers may be about to shake hands: a little patience before the refusal.
     if (!answer.allowed && answer.row === 'J-peer-answers' && !late) return;
     request.running = true;
-    context.timers.clear('promotion');
     if (answer.allowed) this.#run(answer, request);
     else this.#finish({ message: answer.message, hint: answer.hint });
   }
@@ -152,10 +157,10 @@ export class RoleChange {
   /** Decides again, as the peer may have come back during the flush, and takes the role. */
   #claim(request: Request, fail: (errno: number) => void): void {
     const { context, session } = this.#resource;
+    if (this.#request !== request) return;
     const isLate = context.clock.now() >= request.deadline;
     if (session !== null && passing.has(session.phase) && !isLate) {
       request.running = false;
-      context.timers.set('promotion', request.deadline, () => this.poke());
       return;
     }
     const answer = judgePromotion(this.#facts(), request.force);
@@ -175,7 +180,7 @@ export class RoleChange {
 
   #patch(answer: PromotionAnswer & { allowed: true }, joined: boolean): SuperblockPatch {
     const { context } = this.#resource;
-    const { generation, history, flags } = context.store.value;
+    const { generation, history, flags, peerGeneration } = context.store.value;
     let next = flags | SuperblockFlag.primaryActive;
     if (answer.forced) next |= SuperblockFlag.forced;
     if (answer.ineligible) next |= SuperblockFlag.forcedIneligible;
@@ -185,7 +190,7 @@ export class RoleChange {
       // again and again without its peer must not lose their common ancestor.
       history: generation === 0n || this.#resource.aloneRecorded
         ? history
-        : withAncestor(history, generation),
+        : withAncestor(history, generation, peerGeneration),
       lastRole: DiskRole.primary,
       flags: next,
       // What was forced counts as an image of its own from here on.
@@ -230,6 +235,7 @@ export class RoleChange {
   #finish(refusal: { message: string; hint: string } | null): void {
     const done = this.#request?.done;
     this.#request = null;
+    this.#resource.context.timers.clear('promotion');
     done?.(refusal);
   }
 

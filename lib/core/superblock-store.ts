@@ -80,7 +80,15 @@ export class SuperblockStore {
   }
 }
 
-/** `history` with `generation` in front, the oldest dropped. */
-export function withAncestor(history: readonly bigint[], generation: bigint): bigint[] {
-  return [generation, ...history].slice(0, limits.historyCount);
+/**
+ * `history` with `generation` in front, the oldest dropped; never `peer`, the generation the
+ * peer's copy had last: without it the two would seem to have nothing in common.
+ */
+export function withAncestor(
+  history: readonly bigint[], generation: bigint, peer = 0n,
+): bigint[] {
+  const all = [generation, ...history];
+  const kept = all.slice(0, limits.historyCount);
+  if (peer !== 0n && all.includes(peer) && !kept.includes(peer)) kept[kept.length - 1] = peer;
+  return kept;
 }

@@ -111,6 +111,20 @@ function stop(force: boolean): void {
   else frontend.stop(end, force);
 }
 
+/**
+ * The parent is gone: nobody could take the device away in order any more. The front end is not
+ * asked to stop: it wakes its readers through the own mount, and a SIGKILL in that moment would
+ * leave a thread that waits for ever for an answer, with /dev/fuse and the lock of the copy held.
+ */
+function orphaned(): void {
+  if (stopping) return;
+  stopping = true;
+  log.warn({}, 'the parent is gone: this worker ends');
+  const finish = (): void => leave(0, frontend === null);
+  if (runner === null) finish();
+  else runner.stop(true, finish);
+}
+
 function promote(current: Runner, force: boolean, timeoutMs: number): void {
   current.resource.promote(force, timeoutMs, (refusal) => {
     showRole();
@@ -161,10 +175,6 @@ process.on('message', (message: ParentMessage, handle: unknown) => {
 });
 process.on('uncaughtException', fail);
 process.on('unhandledRejection', fail);
-// The parent is gone: nobody could take the device away in order any more.
-process.on('disconnect', () => {
-  if (!stopping) log.warn({}, 'the parent is gone: this worker ends');
-  stop(true);
-});
+process.on('disconnect', orphaned);
 // Sent to a whole process group or cgroup: the parent decides when a worker ends.
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => undefined);

@@ -4,6 +4,8 @@ import {
   array, bytes, id64, struct, text, u16, u32, u53, u8, type StructValue,
 } from '../base/layout.ts';
 import { limits } from './limits.ts';
+import { DataState } from './superblock.ts';
+import { protocolVersionMax, protocolVersionMin } from './wire.ts';
 
 export const helloStruct = struct('hello', 640, [
   ['versionMin', 0, u16],
@@ -62,8 +64,15 @@ export function decodeHello(raw: Buffer): Hello {
   } catch (cause) {
     throw new HastError('HAST_E_PROTOCOL', 'a hello with an impossible field', { cause });
   }
-  if (hello.copyId === 0n || hello.role > 1 || hello.windowFrames === 0 ||
-      hello.windowBytes < limits.payloadBytesMax || hello.timeout === 0) {
+  const { versionMin, versionMax, dataState } = hello;
+  if (versionMin > protocolVersionMax || versionMax < protocolVersionMin) {
+    throw new HastError('HAST_E_PROTOCOL',
+      `the peer speaks the versions ${versionMin} to ${versionMax} of the protocol, this node ` +
+      `${protocolVersionMin} to ${protocolVersionMax}`);
+  }
+  if (hello.copyId === 0n || hello.role > 1 || hello.marked > 1 || hello.windowFrames === 0 ||
+      hello.windowBytes < limits.payloadBytesMax || hello.timeout === 0 ||
+      (dataState !== DataState.consistent && dataState !== DataState.inconsistent)) {
     throw new HastError('HAST_E_PROTOCOL', 'a hello with an impossible field');
   }
   return hello;

@@ -5,6 +5,7 @@
  */
 import { crc32 } from '../base/checksum.ts';
 import { assert } from '../base/assert.ts';
+import { HastError } from '../base/errors.ts';
 import { bytes, id64, struct, u32, u53 } from '../base/layout.ts';
 import { limits } from './limits.ts';
 
@@ -43,8 +44,13 @@ function open(raw: Buffer, magic: number, copyId: bigint, number: number) {
   const copy = Buffer.from(raw);
   copy.writeUInt32LE(0, pageHead.offset.checksum);
   if (crc32(copy) !== stored) return null;
-  const head = pageHead.decode(raw);
-  return head.copyId === copyId && head.number === number ? head : null;
+  try {
+    const head = pageHead.decode(raw);
+    return head.copyId === copyId && head.number === number ? head : null;
+  } catch (error) {
+    if (!(error instanceof HastError)) throw error;
+    return null;
+  }
 }
 
 /** One snapshot of the hot extents. `identity.number` is 0. */

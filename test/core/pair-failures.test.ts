@@ -47,7 +47,7 @@ function equalInTheEnd(pair: SimPair): void {
 
 for (const mode of modes) {
   eachSeed(`pair: link cut under load, alone, back, only the difference (${mode})`,
-    { mode, mediaSize: 6 * MiB }, (pair, t) => {
+    { mode, mediaSize: 4 * MiB }, (pair, t) => {
       pair.primary();
       const generation = pair.a.running.context.store.value.generation;
       const load = steadyLoad(pair, pair.a, 8);
@@ -135,7 +135,7 @@ for (const mode of modes) {
 
   for (const power of [false, true]) {
     eachSeed(`pair: the primary dies and returns (${mode}, ${power ? 'power cut' : 'kill'})`,
-      { mode, mediaSize: 6 * MiB }, (pair) => {
+      { mode, mediaSize: 4 * MiB, seeds: 2 }, (pair) => {
         pair.primary();
         const load = steadyLoad(pair, pair.a, 8);
         pair.pass(60);
@@ -148,7 +148,7 @@ for (const mode of modes) {
       });
 
     eachSeed(`pair: the secondary dies and returns (${mode}, ${power ? 'power cut' : 'kill'})`,
-      { mode, mediaSize: 4 * MiB }, (pair, t) => {
+      { mode, mediaSize: 3 * MiB, seeds: 2 }, (pair, t) => {
         pair.primary();
         const load = steadyLoad(pair, pair.a, 8);
         pair.pass(60);
@@ -193,7 +193,7 @@ eachSeed('pair: copies that are not zeroed wait for a promotion, then one is cop
 for (const side of ['a', 'b'] as const) {
   for (const power of [false, true]) {
     eachSeed(`pair: ${side} restarts in the middle of a resync (${power ? 'power cut' : 'kill'})`,
-      { mediaSize: 8 * MiB }, (pair, t) => {
+      { mediaSize: 8 * MiB, seeds: 2 }, (pair, t) => {
         pair.primary();
         pair.partition();
         for (let at = 0; at < 8; at++) pair.a.write(at * MiB, Buffer.alloc(MiB, at + 1));
@@ -253,3 +253,24 @@ for (const kind of ['write', 'flush', 'durable'] as const) {
       pair.mustPromote(pair.b);
     });
 }
+
+eachSeed('pair: blocks that cannot be read do not stop the copying of others',
+  { mediaSize: 8 * MiB, seeds: 2 }, (pair, t) => {
+    pair.primary();
+    pair.partition();
+    for (let at = 0; at < 8; at++) pair.a.write(at * MiB, Buffer.alloc(MiB, at + 1));
+    pair.answered(pair.a);
+    const { dataOffset } = pair.a.geometry;
+    const isBad = (offset: number): boolean => offset >= MiB && offset < 7 * MiB;
+    pair.a.disk.fault = (op) => (op.kind === 'read' && isBad(op.offset - dataOffset) ? 5 : 0);
+    pair.heal();
+    pair.until('the last is copied', () => pair.b.data()[8 * MiB - 1] === 8, 20_000);
+    const steps = pair.world.steps;
+    pair.pass(5000);
+    t.ok(pair.world.steps - steps < 1000, 'it does not read without end');
+    t.not(pair.a.running.context.tracker.peerStale.count, 0);
+    t.equal(pair.b.phase, 'syncing');
+    // A write makes a block good again.
+    for (let at = 1; at < 7; at++) pair.a.write(at * MiB, Buffer.alloc(MiB, 0x55));
+    equalInTheEnd(pair);
+  });

@@ -15,7 +15,7 @@ import { SimPair } from '../fixtures/sim-pair.ts';
 import type { SimRandom } from '../fixtures/sim-world.ts';
 
 const seedCount = Number(process.env['SIM_SEEDS'] ?? 200);
-const secondsMax = Number(process.env['SIM_SECONDS'] ?? 7);
+const secondsMax = Number(process.env['SIM_SECONDS'] ?? 6);
 
 type Latency = [number, number];
 
@@ -144,6 +144,7 @@ class RandomRun {
           this.#boot(node);
         }
       },
+      phase: () => this.#inPhase(),
       failover: () => this.#failover(),
       swap: () => this.#swap(),
       idle: () => {
@@ -154,6 +155,20 @@ class RandomRun {
     const kind = random.pick(Object.keys(kinds) as (keyof typeof kinds)[]);
     trace.push(`${kind} at ${Math.round(pair.world.now())}`);
     kinds[kind]();
+  }
+
+  /** A break, and another disaster in the middle of what follows. */
+  #inPhase(): void {
+    const { pair } = this;
+    const { random } = pair.world;
+    pair.link?.cut();
+    const phase = random.pick(['hello', 'map', 'starting', 'copying', 'finishing', 'syncing',
+      'waiting', 'adopting']);
+    const node = random.pick([pair.a, pair.b]);
+    pair.world.until(() => node.phase === phase, 400);
+    this.trace.push(`${node.name} in ${node.phase}`);
+    if (random.chance(0.4)) pair.link?.cut();
+    else this.#crash(random.pick([pair.a, pair.b]), random.chance(0.5), true);
   }
 
   #crash(node: SimNode, power: boolean, boot: boolean): void {

@@ -273,6 +273,34 @@ eachSeed('roles: a flush during a break is answered when the pair is complete ag
     settled(pair);
   });
 
+eachSeed('roles: a peer that breaks off at the end of every sync stays related', { seeds: 2 },
+  (pair, t) => {
+    pair.primary();
+    for (let round = 0; round < 25; round++) {
+      pair.load(pair.a, 2);
+      pair.until('adopting', () => pair.b.phase === 'adopting' || pair.isComplete);
+      if (!pair.isComplete) pair.b.disk.holds = (op) => op.kind === 'flush';
+      pair.link?.cut();
+      noticed(pair, pair.a);
+      pair.answered(pair.a);
+      pair.b.disk.release();
+    }
+    t.equal(pair.a.running.refusal, null);
+    settled(pair);
+  });
+
+eachSeed('roles: a promotion is answered in time when the disk hangs', {}, (pair, t) => {
+  pair.boot().complete();
+  pair.a.disk.holds = (op) => op.kind === 'flush';
+  const answer = pair.a.promote(false, 3000);
+  pair.until('answered', () => answer.done, 4000);
+  t.match(answer.refusal?.message, /disk/);
+  pair.a.disk.release();
+  pair.pass(500);
+  t.equal(pair.a.running.role, 'secondary');
+  pair.mustPromote(pair.a);
+});
+
 t.test('roles: remote none works alone', async (t) => {
   const pair = new SimPair();
   pair.a.options.alone = true;

@@ -109,7 +109,7 @@ t.test('peer-stream: acknowledgements by range, out of order, of flushes', async
   t.equal(stream.unansweredBytes, 0);
 });
 
-t.test('peer-stream: what is not flushed on both sides is stale when the session ends', async (t) => {
+t.test('peer-stream: what is not flushed on both sides is stale in the end', async (t) => {
   const { stream, context } = makeStream();
   const { peerStale } = context.tracker;
   stream.written(0, 4096);
