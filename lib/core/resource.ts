@@ -247,7 +247,7 @@ export class Resource implements SessionHost, AppIoHost, LinkerHost {
       this.lostBecause = reason;
       this.disconnectedSince = this.context.clock.wallSeconds();
       this.context.log.warn({ reason }, 'disconnected');
-      if (session.resync !== null) this.context.events.event({ kind: 'syncintr' });
+      if ((session.resync?.total ?? 0) > 0) this.context.events.event({ kind: 'syncintr' });
       this.context.events.event({ kind: 'disconnect', reason });
     } else {
       this.context.log.debug({ reason }, 'a connection ended in the handshake');

@@ -10,7 +10,7 @@
  */
 import { HastError } from '../base/errors.ts';
 import {
-  bodyFrame, FrameType, isDataFrame, plainFrame, type Frame,
+  bodyFrame, bodyOf, FrameType, isDataFrame, plainFrame, type Frame,
 } from '../format/frame.ts';
 import {
   decodeHello, decodeLineage, encodeHello, encodeLineage, WireRole, type Hello,
@@ -349,8 +349,11 @@ export class Session implements LinkHandler, AckSink {
   }
 
   #startSource(): void {
-    const { tracker } = this.#context;
-    if (tracker.peerStale.isEmpty && this.#host.strayWrites(null) === 0) {
+    const { tracker, store } = this.#context;
+    // Writes may follow at once: a target of another generation must not look like what it was.
+    const isOther = (this.peer as Hello).generation !== store.value.generation;
+    const mayWrite = isOther && this.#host.isPrimary;
+    if (tracker.peerStale.isEmpty && this.#host.strayWrites(null) === 0 && !mayWrite) {
       this.stream = this.#newStream();
       this.#host.useStream(this.stream);
       this.#finish(this.stream);
@@ -367,7 +370,8 @@ export class Session implements LinkHandler, AckSink {
     const stream = this.#newStream();
     this.stream = stream;
     this.#host.useStream(stream);
-    this.#context.events.event({ kind: 'syncstart' });
+    const { events, tracker } = this.#context;
+    if (!tracker.peerStale.isEmpty) events.event({ kind: 'syncstart' });
     this.resync = new ResyncSource(this.#context, stream, () => this.#copied(stream));
     this.resync.start();
   }
@@ -400,7 +404,7 @@ export class Session implements LinkHandler, AckSink {
 
   #peerComplete(): void {
     const { store, clock } = this.#context;
-    const wasCopying = this.resync !== null;
+    const wasCopying = this.resync !== null && this.resync.total > 0;
     this.resync = null;
     this.phase = 'complete';
     const { generation, flags } = store.value;
@@ -486,11 +490,6 @@ export class Session implements LinkHandler, AckSink {
       else this.#link.send(plainFrame(FrameType.generationAck));
     });
   }
-}
-
-function bodyOf(frame: Frame): Buffer {
-  if (frame.payload === null) return Buffer.alloc(0);
-  return frame.payload.subarray(frame.payloadOffset, frame.payloadOffset + frame.size);
 }
 
 function bodyText(frame: Frame): string {

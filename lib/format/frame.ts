@@ -93,3 +93,9 @@ export function bodyFrame(type: FrameType, body: Buffer, arg = 0, offset = 0): F
     headroom: 0,
   };
 }
+
+/** The payload as bytes, by reference; empty where there is none. */
+export function bodyOf(frame: Frame): Buffer {
+  if (frame.payload === null) return Buffer.alloc(0);
+  return frame.payload.subarray(frame.payloadOffset, frame.payloadOffset + frame.size);
+}

@@ -112,6 +112,7 @@ function invalid(value: Superblock): string | null {
   if (value.mediaSize < limits.mediaBytesMin || value.mediaSize > limits.mediaBytesMax) {
     return 'mediaSize';
   }
+  if (value.mediaSize % limits.blockSize !== 0) return 'mediaSize';
   if (value.sectorSize !== 512 && value.sectorSize !== 4096) return 'sectorSize';
   if (extentSizeProblem(value.extentSize) !== null) return 'extentSize';
   if (value.keepDirty < limits.keepDirtyMin || value.keepDirty > limits.keepDirtyMax) {

@@ -101,7 +101,7 @@ t.test('layout: areas follow each other and the data fit, for every size', async
       t.ok(media > 0 && media % limits.blockSize === 0, `${size}/${keepDirty}: ${media}`);
       const layout = layoutFor(media, keepDirty);
       t.ok(layout.mapOffset + layout.regionCount * limits.mapPageSize <= layout.dataOffset);
-      t.ok(layout.dataOffset + media <= tailOffset(size), 'the tail superblock is behind the data');
+      t.ok(layout.dataOffset + media <= tailOffset(size), 'the tail is behind the data');
       t.ok(tailOffset(size) - layout.dataOffset - media < 3 * MiB, 'little is wasted');
     }
   }
@@ -113,7 +113,7 @@ t.test('local: what cannot be one is explained', async (t) => {
   t.equal(localProblem(sparseFile(t.testdir(), 4096)), null);
 });
 
-t.test('local disk: transfers are whole, zeroing reads as zeros, errors have an errno', async (t) => {
+t.test('local disk: whole transfers, zeroing reads as zeros, errors have an errno', async (t) => {
   const local = openLocal(sparseFile(t.testdir(), 8 * MiB));
   const disk = new LocalDisk(local);
   const call = (run: (done: (errno: number) => void) => void): Promise<number> =>

@@ -65,7 +65,8 @@ t.test('dial: every failure is told apart', async (t) => {
   const refusing = await serve(t, answering(Buffer.of(PrefaceAnswer.roleInit)));
   t.match(await dialTo(refusing.port), { failed: /role init/, answered: true });
   const silent = await serve(t, () => undefined);
-  t.match(await dialTo(silent.port, 100), { failed: /does not answer the preface/, answered: false });
+  const late = { failed: /does not answer the preface/, answered: false };
+  t.match(await dialTo(silent.port, 100), late);
   const gone = await serve(t, () => undefined);
   const unused = await new Promise<number>((resolve) => {
     const server = net.createServer().listen(0, '127.0.0.1', () => {
