@@ -311,3 +311,16 @@ t.test('roles: remote none works alone', async (t) => {
   t.equal(coreStatus(pair.a.running).connection, 'none');
   pair.stop(pair.a);
 });
+
+eachSeed('roles: a fresh copy that took writes never passes for an empty one again', {},
+  (pair, t) => {
+    pair.a.boot();
+    pair.mustPromote(pair.a);
+    pair.b.boot();
+    const isOver = (): boolean => ['finishing', 'copying'].includes(pair.a.phase);
+    pair.until('the handshake found nothing to copy', isOver);
+    pair.a.write(0, Buffer.alloc(4096, 7));
+    pair.until('the first write reaches the other disk', () => pair.b.data()[0] === 7);
+    const block = imageSuperblock(pair.b.disk.durable);
+    t.notOk(block.generation === 0n && block.dataState === DataState.consistent);
+  });
