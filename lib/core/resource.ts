@@ -68,7 +68,8 @@ export class Resource implements SessionHost, AppIoHost, LinkerHost {
 
   /** Starts linking and the checkpoints. */
   start(): void {
-    this.linker.start();
+    // Whosever part it is to dial: the other one may be in the middle of a long back-off.
+    this.linker.probe();
     this.#checkpointLater();
   }
 

@@ -31,6 +31,9 @@ export interface RunnerOptions {
 
 /** Writes of a primary wait for one attempt before it goes on alone. */
 const dialMsMax = 5000;
+/** How long a start waits for the lock of the copy, and how often it tries. */
+const lockWaitMs = 3000;
+const lockRetryMs = 100;
 /** A timer that is due at once runs after the inputs that wait already. */
 const timerMinMs = 1;
 
@@ -67,15 +70,24 @@ export class Runner {
 
   /** Opens the copy and starts the core as secondary. Calls `done` with what stands against it. */
   start(done: (error: HastError | null) => void): void {
-    let local: LocalFile;
-    try {
-      local = openLocal(this.#config.local);
-    } catch (error) {
-      if (!(error instanceof HastError)) throw error;
-      done(error);
-      return;
-    }
-    this.#local = local;
+    const giveUpAt = performance.now() + lockWaitMs;
+    const attempt = (): void => {
+      try {
+        this.#local = openLocal(this.#config.local);
+      } catch (error) {
+        if (!(error instanceof HastError)) throw error;
+        // A worker that was killed holds its lock until its last I/O has left the kernel.
+        const again = error.code === 'HAST_E_BUSY' && performance.now() < giveUpAt;
+        if (again) setTimeout(attempt, lockRetryMs);
+        else done(error);
+        return;
+      }
+      this.#open(this.#local, done);
+    };
+    attempt();
+  }
+
+  #open(local: LocalFile, done: (error: HastError | null) => void): void {
     openResource({
       disk: new LocalDisk(local),
       localSize: local.size,
