@@ -18,7 +18,8 @@ function fio(directory: string, ...more: string[]): string[] {
   return [
     'fio', '--name=verify', `--directory=${directory}`, '--size=44M', '--bsrange=4k-64k',
     '--rw=randwrite', '--ioengine=libaio', '--direct=1', '--iodepth=16', '--fsync=64',
-    '--verify=crc32c', '--verify_fatal=1', '--randseed=7', '--output-format=terse', ...more,
+    '--verify=crc32c', '--verify_fatal=1', '--verify_state_save=0', '--randseed=7',
+    '--output-format=terse', ...more,
   ];
 }
 
