@@ -65,8 +65,6 @@ export interface DiskPort {
 export interface LinkPort {
   /** Queues the frame. Its payload is lent until the link has sent it or is closed. */
   send(frame: Frame): void;
-  /** Bytes queued and not yet taken by the kernel. */
-  readonly queuedBytes: number;
   /** Ends the connection at once; the handler hears nothing more. */
   close(): void;
   /** Ends it after what is queued was sent, bounded by a few seconds. */

@@ -7,6 +7,7 @@
  * - a generation handed to the peer ends `aloneRecorded` first;
  * - a primary that learns the peer was primary meanwhile answers nothing more.
  */
+import { HastError } from '../base/errors.ts';
 import { limits } from '../format/limits.ts';
 import { WireRole, type Hello } from '../format/hello.ts';
 import type { Preface } from '../format/preface.ts';
@@ -141,6 +142,10 @@ export class Resource implements SessionHost, AppIoHost, LinkerHost {
 
   yieldsTo(peer: Hello): boolean {
     if (this.role !== 'primary') return true;
+    if (!this.#roleChange.isPending) {
+      // Its device may be in use: a primary is never taken out of its role by the peer.
+      throw new HastError('HAST_E_PROTOCOL', 'the peer announces a generation to a primary');
+    }
     // Both were promoted at the same moment: the copy with the higher id stays.
     if (this.context.store.value.copyId > peer.copyId) return false;
     this.#roleChange.outvoted();

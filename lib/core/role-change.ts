@@ -34,6 +34,11 @@ export class RoleChange {
     this.#resource = resource;
   }
 
+  /** A promotion was asked for and is not answered yet. */
+  get isPending(): boolean {
+    return this.#request !== null;
+  }
+
   promote(force: boolean, timeoutMs: number, done: PromoteDone): void {
     const { context, role } = this.#resource;
     if (role === 'primary') {

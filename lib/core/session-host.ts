@@ -24,7 +24,10 @@ export type SessionPhase =
 /** What the session asks of the resource that owns it. */
 export interface SessionHost {
   readonly isPrimary: boolean;
-  /** The complete peer was promoted; false where this node is too, and stays primary. */
+  /**
+   * The complete peer was promoted; false where this node is being promoted too, and stays
+   * primary. Throws HAST_E_PROTOCOL where this node is primary already.
+   */
   yieldsTo(peer: Hello): boolean;
   /** What this node says of itself now. */
   hello(): Hello;

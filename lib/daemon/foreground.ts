@@ -4,6 +4,7 @@ import { errorText } from '../base/errors.ts';
 import { setIoFlusher } from '../base/libc.ts';
 import type { LoadResult } from '../config/load.ts';
 import type { Config } from '../config/model.ts';
+import { requestTimeoutProblem } from '../fuse/mount.ts';
 import { Daemon } from './daemon.ts';
 import { systemDevice } from './device-operations.ts';
 import { LaunchedSide } from './launcher.ts';
@@ -28,6 +29,8 @@ export async function runForeground(options: ForegroundOptions): Promise<void> {
   // Without the capability memory pressure can make hastd wait for its own device.
   const flusher = setIoFlusher();
   if (flusher !== 0) log.info({ errno: flusher }, 'PR_SET_IO_FLUSHER is not available');
+  const timeout = await requestTimeoutProblem();
+  if (timeout !== null) log.warn({ problem: timeout }, 'the kernel may end stalled requests');
   let daemon: Daemon;
   try {
     daemon = await Daemon.start({

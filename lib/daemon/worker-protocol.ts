@@ -9,9 +9,6 @@ import type { ErrorCode } from '../base/errors.ts';
 import type { ResourceEvent } from '../core/ports.ts';
 import type { ResourceStatus } from '../format/status.ts';
 
-/** `none` never reaches a worker: role init has no worker. */
-export type WorkerRole = 'primary' | 'secondary';
-
 export interface StartMessage {
   type: 'start';
   resource: ResourceConfig;

@@ -46,10 +46,6 @@ export class PeerConnection implements LinkPort {
     });
   }
 
-  get queuedBytes(): number {
-    return this.#socket.writableLength;
-  }
-
   send(frame: Frame): void {
     if (this.#socket.destroyed || this.#handler === null) return;
     if (!this.#corked) {

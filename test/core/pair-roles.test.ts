@@ -324,3 +324,20 @@ eachSeed('roles: a fresh copy that took writes never passes for an empty one aga
     const block = imageSuperblock(pair.b.disk.durable);
     t.notOk(block.generation === 0n && block.dataState === DataState.consistent);
   });
+
+eachSeed('roles: a primary in use never yields to a generation that the peer announces', {},
+  (pair, t) => {
+    pair.boot().complete();
+    const copyId = (node: SimNode): bigint => node.running.context.store.value.copyId;
+    const [low, high] = copyId(pair.a) < copyId(pair.b) ? [pair.a, pair.b] : [pair.b, pair.a];
+    pair.mustPromote(low);
+    pair.pass(100);
+    const { generation } = low.running.context.store.value;
+    high.running.session?.announceGeneration(() => undefined);
+    pair.pass(50);
+    t.equal(low.running.role, 'primary');
+    t.equal(low.running.context.store.value.generation, generation);
+    pair.load(low, 5);
+    pair.answered(low);
+    settled(pair);
+  });

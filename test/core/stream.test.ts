@@ -21,7 +21,6 @@ import { SimPair } from '../fixtures/sim-pair.ts';
 
 class FakeLink implements LinkPort {
   readonly sent: Frame[] = [];
-  readonly queuedBytes = 0;
   isOpen = true;
 
   send(frame: Frame): void {
