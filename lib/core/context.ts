@@ -20,6 +20,12 @@ export interface CoreOptions {
   alone: boolean;
   asyncLagBytes: number;
   asyncLagMs: number;
+  /** A local or remote disk that does not answer for so long is given up; 0: never. */
+  diskTimeoutMs: number;
+  /** What becomes of requests while neither copy can serve. */
+  onNoData: 'stall' | 'fail';
+  /** Bytes a second a resync may send; 0: as the application's own latency allows. */
+  resyncRate: number;
 }
 
 export type LocalOp = 'read' | 'write' | 'delete' | 'flush' | 'metadata';

@@ -30,6 +30,11 @@ export interface AppRequest {
   headroom: number;
   /** errno as a positive number, 0 for success. Called exactly once. */
   complete(errno: number): void;
+  /**
+   * As complete(), while a disk that does not answer may still read or write `buffer`: the memory
+   * is not used again before the returned function is called. A read is answered from `data`.
+   */
+  completeHeld(errno: number, data: Buffer | null): () => void;
 }
 
 /** What a front end serves: one linear range of bytes. */
@@ -111,7 +116,10 @@ export type ResourceEvent =
   | { kind: 'syncstart' }
   | { kind: 'syncdone' }
   | { kind: 'syncintr' }
-  | { kind: 'split-brain' };
+  | { kind: 'split-brain' }
+  /** Beyond the original's: the local copy is no longer used; it is in use again. */
+  | { kind: 'detach' }
+  | { kind: 'attach' };
 
 export interface EventPort {
   event(event: ResourceEvent): void;

@@ -20,6 +20,7 @@ import { Linker, type LinkerHost } from './linker.ts';
 import type { PeerStream } from './peer-stream.ts';
 import type { ConnectPort, OpenLink, Volume } from './ports.ts';
 import type { Replica } from './replica.ts';
+import { Operator } from './operator.ts';
 import { RoleChange, type PromoteDone } from './role-change.ts';
 import { Session } from './session.ts';
 import type { SessionHost } from './session-host.ts';
@@ -45,6 +46,7 @@ export class Resource implements SessionHost, AppIoHost, LinkerHost {
   /** This copy was complete when contact broke, as far as this process knows. */
   completeAtLastContact = false;
   readonly linker: Linker;
+  readonly operator: Operator;
 
   readonly #roleChange: RoleChange;
   readonly #instance: bigint;
@@ -62,6 +64,7 @@ export class Resource implements SessionHost, AppIoHost, LinkerHost {
     this.io = new AppIo(this.context, this);
     this.linker = new Linker(this.context, connect, this);
     this.#roleChange = new RoleChange(this);
+    this.operator = new Operator(this);
     this.#instance = this.context.random.id64();
     this.aloneRecorded = this.context.store.value.peerState === PeerState.behind;
     this.disconnectedSince = this.context.clock.wallSeconds();

@@ -8,7 +8,9 @@ import { errorText } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 
 export type HookEvent =
-  | 'role' | 'connect' | 'disconnect' | 'syncstart' | 'syncdone' | 'syncintr' | 'split-brain';
+  | 'role' | 'connect' | 'disconnect' | 'syncstart' | 'syncdone' | 'syncintr' | 'split-brain'
+  /** Of ours. */
+  | 'detach' | 'attach';
 
 export interface HooksOptions {
   log: Logger;

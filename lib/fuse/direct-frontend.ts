@@ -97,6 +97,16 @@ class SlotRequest implements AppRequest {
     this.#owner.released(this.#slot);
   };
 
+  completeHeld(errno: number, data: Buffer | null): () => void {
+    assert(this.busy, 'a request completed twice');
+    if (!this.#answered) {
+      data?.copy(this.buffer, this.bufferOffset);
+      this.#reply(replyErrno(errno));
+    }
+    this.#answered = true;
+    return () => this.complete(0);
+  }
+
   /** Answers now; the volume goes on owning the slot until it completes. */
   failNow(): void {
     if (!this.busy || this.#answered) return;

@@ -127,6 +127,12 @@ class NativeRequest implements AppRequest {
     this.#release(this);
   };
 
+  completeHeld(errno: number, data: Buffer | null): () => void {
+    data?.copy(this.buffer, this.bufferOffset);
+    this.#answer(replyErrno(errno));
+    return () => this.#release(this);
+  }
+
   failNow(): void {
     this.#answer(EIO);
   }
