@@ -8,6 +8,7 @@
 import { assert } from '../base/assert.ts';
 import { limits } from '../format/limits.ts';
 import { regionBitBytes } from '../format/map-pages.ts';
+import { RegionSet } from './region-set.ts';
 
 const blocksPerRegion = limits.regionSize / limits.blockSize;
 
@@ -26,7 +27,7 @@ export class BlockMap {
   readonly regionCount: number;
   readonly #pagesMax: number;
   readonly #pages = new Map<number, Page>();
-  readonly #full = new Set<number>();
+  readonly #full: RegionSet;
   #count = 0;
 
   /** `mediaSize` in bytes; `pagesMax` bounds the memory (1 KiB and a little each). */
@@ -34,6 +35,7 @@ export class BlockMap {
     this.blockCount = Math.ceil(mediaSize / limits.blockSize);
     this.regionCount = Math.ceil(mediaSize / limits.regionSize);
     this.#pagesMax = pagesMax;
+    this.#full = new RegionSet(this.regionCount);
   }
 
   /** Blocks in the set. */
@@ -87,11 +89,48 @@ export class BlockMap {
   /** Removes every block that lies wholly within the bytes `offset`..`offset + length`. */
   clearRange(offset: number, length: number): void {
     const from = Math.ceil(offset / limits.blockSize);
-    const end = offset + length;
-    const to = end >= this.blockCount * limits.blockSize
-      ? this.blockCount
-      : Math.floor(end / limits.blockSize);
-    this.#eachRegion(from, to, this.#clearInRegion);
+    this.#eachRegion(from, this.#endWithin(offset + length), this.#clearInRegion);
+  }
+
+  /** True where a block that the bytes `offset`..`offset + length` touch is set. */
+  touches(offset: number, length: number): boolean {
+    if (this.#count === 0) return false;
+    const to = Math.min(this.blockCount, Math.ceil((offset + length) / limits.blockSize));
+    for (let at = Math.floor(offset / limits.blockSize); at < to;) {
+      const region = Math.floor(at / blocksPerRegion);
+      const start = region * blocksPerRegion;
+      const end = Math.min(to, start + blocksPerRegion);
+      const found = this.#nextInRegion(region, at - start);
+      if (found >= 0 && found < end) return true;
+      at = end;
+    }
+    return false;
+  }
+
+  /** Moves every set block that lies wholly within the bytes to `target`, a map of equal size. */
+  moveRange(offset: number, length: number, target: BlockMap): void {
+    if (this.#count === 0) return;
+    const to = this.#endWithin(offset + length);
+    let at = Math.ceil(offset / limits.blockSize);
+    while (at < to) {
+      const region = Math.floor(at / blocksPerRegion);
+      const start = region * blocksPerRegion;
+      const end = Math.min(to, start + blocksPerRegion);
+      if (this.#full.has(region)) target.#setInRegion(region, at - start, end - start);
+      else this.#copySet(region, at, end, target);
+      this.#clearInRegion(region, at - start, end - start);
+      at = end;
+    }
+  }
+
+  /** Adds the region's bits to `target`; false where it has none or is full. */
+  collect(region: number, target: Uint8Array): boolean {
+    const page = this.#pages.get(region);
+    if (page === undefined) return false;
+    for (let at = 0; at < regionBitBytes; at++) {
+      target[at] = (target[at] ?? 0) | (page.bits[at] ?? 0);
+    }
+    return true;
   }
 
   setFull(region: number): void {
@@ -151,8 +190,9 @@ export class BlockMap {
     const first = Math.floor(from / blocksPerRegion);
     const found = this.#nextInRegion(first, from - first * blocksPerRegion);
     if (found >= 0) return found;
-    let best = Infinity;
-    for (const region of this.regions()) if (region > first && region < best) best = region;
+    const full = this.#full.next(first + 1);
+    let best = full < 0 ? Infinity : full;
+    for (const region of this.#pages.keys()) if (region > first && region < best) best = region;
     return best === Infinity ? -1 : this.#nextInRegion(best, 0);
   }
 
@@ -161,6 +201,24 @@ export class BlockMap {
     let length = 0;
     while (length < max && from + length < this.blockCount && this.has(from + length)) length++;
     return length;
+  }
+
+  /** The block after the last one that ends at or before byte `end`; the last may be short. */
+  #endWithin(end: number): number {
+    return end >= this.blockCount * limits.blockSize
+      ? this.blockCount
+      : Math.floor(end / limits.blockSize);
+  }
+
+  #copySet(region: number, from: number, to: number, target: BlockMap): void {
+    const start = region * blocksPerRegion;
+    let at = this.#nextInRegion(region, from - start);
+    while (at >= 0 && at < to) {
+      let end = at + 1;
+      while (end < to && this.has(end)) end++;
+      target.#setInRegion(region, at - start, end - start);
+      at = this.#nextInRegion(region, end - start);
+    }
   }
 
   #nextInRegion(region: number, from: number): number {

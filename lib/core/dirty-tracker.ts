@@ -2,25 +2,27 @@
  * What may differ between the copies, and its durable record (rule: mark first, clear last).
  *
  * Two layers. `hot` extents: any block of them may differ; listed durably before the first write
- * into one, so that steady writing costs no metadata. `peerStale`: 4 KiB blocks the peer lacks.
+ * into one, so that steady writing costs no metadata. 4 KiB blocks: `peerStale`, those the peer
+ * lacks, and `localStale`, those whose newest data only the peer has.
  * An extent leaves the hot list only after the map pages of its region are durable with every
- * block that is not yet flushed on both copies.
+ * block that is not yet flushed on both copies. A block leaves the durable local-stale marks only
+ * after a local flush that began when its data had been written.
  *
- * One commit at a time: map pages and the hot list first, then index pages, then whoever waited
- * goes on. An evicted extent stays in the list that is written with its pages, and is missing
- * from the next one.
+ * One commit at a time serves all that wait; map-writer.ts has its order. An evicted extent
+ * stays in the list that is written with its pages, and is missing from the next one.
  *
  * Hot path: mark() and unmark() run once per write.
  */
 import { assert } from '../base/assert.ts';
-import {
-  encodeHotSlot, encodeIndexPage, encodeMapPage, regionBitBytes, RegionBit,
-} from '../format/map-pages.ts';
+import { regionBitBytes } from '../format/map-pages.ts';
 import { limits } from '../format/limits.ts';
 import type { Superblock } from '../format/superblock.ts';
-import { BlockMap } from './block-map.ts';
-import type { DiskPort, Done } from './ports.ts';
+import type { BlockMap } from './block-map.ts';
+import { LocalMarks, type LocalFlush } from './local-marks.ts';
+import { MapWriter, type RegionImage, type RegionMarks } from './map-writer.ts';
 import type { LoadedMap } from './map-loader.ts';
+import type { DiskPort, Done } from './ports.ts';
+import { RegionSet } from './region-set.ts';
 
 interface HotExtent {
   extent: number;
@@ -56,41 +58,42 @@ export class DirtyTracker {
   /** Commits so far: the original's "activemap updates". */
   updates = 0;
 
-  readonly #disk: DiskPort;
-  readonly #geometry: Readonly<Superblock>;
-  readonly #onError: (errno: number) => void;
+  readonly #local: LocalMarks;
+  readonly #writer: MapWriter;
+  readonly #keepDirty: number;
   readonly #hot = new Map<number, HotExtent>();
-  /** One byte a region, as the index says it on disk. */
-  readonly #regionState: Uint8Array;
-  readonly #indexSlot: Uint8Array;
-  /** Regions with blocks that no durable page holds; their extents are hot. */
-  readonly #unwritten = new Set<number>();
+  /** Regions with marks that no durable page holds: of hot extents, or not yet persisted. */
+  readonly #unwritten: RegionSet;
   /** Regions whose durable page holds blocks that are clean by now. */
-  readonly #excess = new Set<number>();
-  #sequence: number;
+  readonly #excess: RegionSet;
+  readonly #image = new Uint8Array(regionBitBytes);
   #useCounter = 0;
   #usedAtCheckpoint = 0;
   #committing = false;
   #broken = false;
+  #isAbandoned = false;
   #waiting: MarkRequest[] = [];
   /** Callers of persist(): served by the next commit. */
-  #persist: { regions: Set<number>; done: Done }[] = [];
+  #persist: { regions: RegionSet; done: Done }[] = [];
   #evicted: number[] = [];
   #hotChanged = false;
 
+  /** `now`: milliseconds, for `oldestWrite`. */
   constructor(
     disk: DiskPort, geometry: Readonly<Superblock>, loaded: LoadedMap,
-    onError: (errno: number) => void,
+    onError: (errno: number) => void, now: (() => number) | null = null,
   ) {
-    this.#disk = disk;
-    this.#geometry = geometry;
-    this.#onError = onError;
     this.extentSize = geometry.extentSize;
+    this.#keepDirty = geometry.keepDirty;
     this.peerStale = loaded.peerStale;
-    this.#regionState = loaded.regionState;
-    this.#indexSlot = loaded.indexSlot;
-    this.#sequence = loaded.sequence;
-    for (const region of loaded.inherited) this.#unwritten.add(region);
+    this.#local = new LocalMarks(loaded.localStale, geometry.mediaSize);
+    this.#writer = new MapWriter(disk, geometry, loaded, now, (errno) => {
+      // Nothing that waits for a mark may go on: the owner fails every pending request.
+      this.#broken = true;
+      onError(errno);
+    });
+    this.#unwritten = this.#regions(loaded.inherited);
+    this.#excess = this.#regions([]);
     // As if evicted just now: the first list names them still, beside the pages written with it.
     this.#evicted = [...loaded.hot];
     this.#hotChanged = loaded.hot.length > 0;
@@ -105,11 +108,37 @@ export class DirtyTracker {
     return !this.#committing && this.#waiting.length === 0 && this.#persist.length === 0;
   }
 
+  /** Blocks whose newest data only the peer has; changed through the tracker only. */
+  get localStale(): BlockMap {
+    return this.#local.stale;
+  }
+
+  /**
+   * When the oldest metadata write still under way was issued, by the constructor's clock: a
+   * disk that hangs shows here. null where there is none.
+   */
+  get oldestWrite(): number | null {
+    return this.#writer.oldestWrite;
+  }
+
+  /**
+   * The local disk was given up: nothing is written or called any more. Whoever waits for a mark
+   * or a commit is forgotten, and those that come later are ignored; their owner knows of them.
+   */
+  abandon(): void {
+    this.#isAbandoned = true;
+    this.#writer.abandon();
+    this.#committing = false;
+    this.#waiting = [];
+    this.#persist = [];
+  }
+
   /** True: the extents are durably hot and held until unmark(). False: `onMarked` follows. */
   mark(request: MarkRequest): boolean {
     const { firstExtent, lastExtent } = request;
     for (let extent = firstExtent; extent <= lastExtent; extent++) {
       if (this.#hot.get(extent)?.durable !== true) {
+        if (this.#isAbandoned) return false;
         this.#waiting.push(request);
         if (!this.#committing) this.#commit();
         return false;
@@ -130,9 +159,7 @@ export class DirtyTracker {
 
   /** The bytes now differ, or are not flushed on both copies: the region's page is behind. */
   touch(offset: number, length: number): void {
-    const first = Math.floor(offset / limits.regionSize);
-    const last = Math.floor((offset + length - 1) / limits.regionSize);
-    for (let region = first; region <= last; region++) this.#unwritten.add(region);
+    addRegions(this.#unwritten, offset, length);
   }
 
   /** The peer lacks these bytes. Their extents must be hot. */
@@ -163,9 +190,57 @@ export class DirtyTracker {
     for (const region of this.peerStale.regions()) this.#unwritten.add(region);
   }
 
-  /** Makes every mark that is not yet in its page durable. */
+  /** True where the newest data of a block of the range are at the peer only. */
+  isLocalStale(offset: number, length: number): boolean {
+    return this.#local.stale.touches(offset, length);
+  }
+
+  /** Every block the bytes touch has its newest data at the peer. See setAllLocalStale. */
+  setLocalStale(offset: number, length: number): void {
+    this.#local.stale.setRange(offset, length);
+    this.touch(offset, length);
+  }
+
+  /** As setLocalStale, for the `bits` of a region (null: all of it). */
+  setLocalStaleRegion(region: number, bits: Uint8Array | null): void {
+    if (bits === null) this.#local.stale.setFull(region);
+    else this.#local.stale.mergeBits(region, bits);
+    this.#unwritten.add(region);
+  }
+
+  /** As setLocalStale, for all blocks of `map`. */
+  mergeLocalStale(map: BlockMap): void {
+    for (const region of map.regions()) this.#unwritten.add(region);
+    this.#local.stale.merge(map);
+  }
+
+  /** As setLocalStale, for every block. None of these is durable before persistAll(). */
+  setAllLocalStale(): void {
+    this.#local.stale.setAll();
+    for (const region of this.#local.stale.regions()) this.#unwritten.add(region);
+  }
+
+  /**
+   * The newest data of these bytes were written here: the blocks that lie wholly within are no
+   * longer stale. Durably they stay so until a local flush that begins from now on is done.
+   */
+  arrivedLocally(offset: number, length: number): void {
+    this.#local.arrived(offset, length);
+  }
+
+  /** Call when a local flush is issued; one that fails is never reported done. */
+  localFlushBegins(): LocalFlush {
+    return this.#local.flushBegins();
+  }
+
+  /** What had arrived when `flush` began may leave the durable marks with the next commit. */
+  localFlushDone(flush: LocalFlush): void {
+    if (this.#local.flushDone(flush)) this.covered(flush.blocks.regions());
+  }
+
+  /** Makes every mark durable that is not yet, and lets go of those that are clean. */
   persistAll(done: Done): void {
-    this.persist(new Set(this.#unwritten), done);
+    this.#enqueue(this.#regions(this.#unwritten).addAll(this.#excess), done);
   }
 
   forgetUnflushed(): void {
@@ -175,15 +250,13 @@ export class DirtyTracker {
   /** These blocks were sent to the peer (their flush is `unflushed`'s business). */
   clearStale(offset: number, length: number): void {
     this.peerStale.clearRange(offset, length);
-    const first = Math.floor(offset / limits.regionSize);
-    const last = Math.floor((offset + length - 1) / limits.regionSize);
-    for (let region = first; region <= last; region++) this.#excess.add(region);
+    addRegions(this.#excess, offset, length);
   }
 
   /** Blocks were flushed on both copies: pages that still list them may be rewritten. */
   covered(regions: Iterable<number>): void {
     for (const region of regions) {
-      if (this.#regionState[region] !== 0) this.#excess.add(region);
+      if (this.#writer.hasMarks(region)) this.#excess.add(region);
     }
   }
 
@@ -192,8 +265,7 @@ export class DirtyTracker {
    * where nothing is to be written; it never comes after a failure (`onError` does).
    */
   persist(regions: Iterable<number>, done: Done): void {
-    this.#persist.push({ regions: new Set(regions), done });
-    if (!this.#committing) this.#commit();
+    this.#enqueue(this.#regions(regions), done);
   }
 
   /**
@@ -201,39 +273,62 @@ export class DirtyTracker {
    * clean, with one commit; an idle volume ends with nothing marked after two.
    */
   checkpoint(done: Done): void {
-    const regions = new Set(this.#excess);
-    this.#excess.clear();
+    const regions = this.#regions(this.#excess);
     for (const entry of this.#hot.values()) {
       if (entry.inFlight === 0 && entry.used <= this.#usedAtCheckpoint) this.#evict(entry);
     }
     this.#usedAtCheckpoint = this.#useCounter;
-    if (regions.size === 0 && this.#evicted.length === 0 && !this.#hotChanged) done(0);
-    else this.persist(regions, done);
+    const isClean = regions.size === 0 && this.#evicted.length === 0 && !this.#hotChanged;
+    if (isClean && !this.#isAbandoned) done(0);
+    else this.#enqueue(regions, done);
   }
 
   /** Lets go of every hot extent without a write in flight; their marks go to the map pages. */
   releaseHot(done: Done): void {
-    for (const entry of this.#hot.values()) if (entry.inFlight === 0) this.#evict(entry);
-    this.persist(new Set([...this.#unwritten, ...this.#excess]), () => {
-      // The list just written still names what was evicted with it.
-      this.persist([], done);
-    });
+    this.#release(this.#regions([]), done);
   }
 
-  /** Forgets every mark: this copy is equal to the peer's now. Durable when `done` comes. */
+  /**
+   * Forgets every mark: this copy is equal to the peer's now, and flushed. Durable when `done`
+   * comes.
+   */
   clearAll(done: Done): void {
-    const regions = new Set<number>(this.#unwritten);
-    for (let region = 0; region < this.#regionState.length; region++) {
-      if (this.#regionState[region] !== 0) regions.add(region);
-    }
     this.peerStale.clearAll();
-    for (const entry of this.#hot.values()) if (entry.inFlight === 0) this.#evict(entry);
-    this.persist(regions, done);
+    this.#local.clearAll();
+    this.#release(this.#regions(this.#writer.regions()), done);
+  }
+
+  /**
+   * Forgets what the peer lacks, durably when `done` comes: it is on record there now. What is
+   * stale here stays.
+   */
+  clearPeerStale(done: Done): void {
+    const regions = this.#regions(this.peerStale.regions());
+    this.peerStale.clearAll();
+    this.#release(regions, done);
   }
 
   /** Every block of these extents may differ: what a sync target tells its source. */
   hotExtents(): number[] {
     return [...this.#hot.keys()];
+  }
+
+  #regions(regions: Iterable<number>): RegionSet {
+    return new RegionSet(this.peerStale.regionCount).addAll(regions);
+  }
+
+  #release(regions: RegionSet, done: Done): void {
+    for (const entry of this.#hot.values()) if (entry.inFlight === 0) this.#evict(entry);
+    this.#enqueue(regions.addAll(this.#unwritten).addAll(this.#excess), () => {
+      // The list just written still names what was evicted with it.
+      this.persist([], done);
+    });
+  }
+
+  #enqueue(regions: RegionSet, done: Done): void {
+    if (this.#isAbandoned) return;
+    this.#persist.push({ regions, done });
+    if (!this.#committing) this.#commit();
   }
 
   #hold(firstExtent: number, lastExtent: number): void {
@@ -253,7 +348,7 @@ export class DirtyTracker {
 
   /** Makes room for `count` more extents; false where too many are in use. */
   #makeRoom(count: number): boolean {
-    const max = this.#geometry.keepDirty;
+    const max = this.#keepDirty;
     if (this.#hot.size + count <= max) return true;
     const idle = [...this.#hot.values()].filter((entry) => entry.inFlight === 0);
     const missing = this.#hot.size + count - max;
@@ -300,122 +395,75 @@ export class DirtyTracker {
   }
 
   #commit(): void {
-    if (this.#broken) return;
+    if (this.#broken || this.#isAbandoned) return;
     const batch = this.#gather();
     const persist = this.#persist;
     if (batch.length === 0 && persist.length === 0) return;
     this.#persist = [];
     this.#committing = true;
-    const regions = new Set<number>();
-    for (const one of persist) for (const region of one.regions) regions.add(region);
+    const regions = this.#regionsOf(persist);
+    const finish = (): void => {
+      this.#committing = false;
+      for (const entry of this.#hot.values()) entry.durable = true;
+      for (const one of persist) if (!this.#isAbandoned) one.done(0);
+      for (const request of batch) if (!this.#isAbandoned) request.onMarked();
+      const more = this.#waiting.length > 0 || this.#persist.length > 0;
+      if (more && !this.#committing) this.#commit();
+    };
+    if (this.#hotChanged || regions.size > 0) this.updates++;
+    else if (this.#writer.isSynced) {
+      finish();
+      return;
+    }
+    this.#writer.commit(regions, this.#imageOf, this.#hotChanged ? this.#hotList() : null, finish);
+  }
+
+  /** What this commit writes: what was asked for, and the marks of extents that are leaving. */
+  #regionsOf(persist: readonly { regions: RegionSet }[]): RegionSet {
+    const regions = this.#regions([]);
+    for (const one of persist) regions.addAll(one.regions);
     const perRegion = limits.regionSize / this.extentSize;
     for (const extent of this.#evicted) {
       const region = Math.floor(extent / perRegion);
       if (this.#unwritten.has(region)) regions.add(region);
     }
-    const finish = (): void => {
-      this.#committing = false;
-      for (const entry of this.#hot.values()) entry.durable = true;
-      for (const one of persist) one.done(0);
-      for (const request of batch) request.onMarked();
-      const more = this.#waiting.length > 0 || this.#persist.length > 0;
-      if (more && !this.#committing) this.#commit();
-    };
-    if (!this.#hotChanged && regions.size === 0) {
-      finish();
-      return;
-    }
-    this.updates++;
-    const indexPages = new Set<number>();
-    const writes = this.#pageWrites(regions, indexPages);
-    if (this.#hotChanged) writes.push(this.#hotWrite());
-    this.#writeAll(writes, () => {
-      if (indexPages.size === 0) finish();
-      else this.#writeAll([...indexPages].map((page) => this.#indexWrite(page)), finish);
-    });
+    return regions;
   }
 
-  #hotWrite(): { offset: number; raw: Buffer } {
-    const { hotSlotSize, hotSlotCount, hotOffset, copyId } = this.#geometry;
-    const sequence = ++this.#sequence;
+  #hotList(): number[] {
     const extents = new Set([...this.#hot.keys(), ...this.#evicted]);
     this.#evicted = [];
     // The next list differs where this one still names what was evicted.
     this.#hotChanged = extents.size !== this.#hot.size;
-    return {
-      offset: hotOffset + (sequence % hotSlotCount) * hotSlotSize,
-      raw: encodeHotSlot(hotSlotSize, { copyId, number: 0, sequence }, [...extents]),
-    };
+    return [...extents];
   }
 
-  /** Images of the regions' pages; notes in `indexPages` whose index entry changes. */
-  #pageWrites(
-    regions: Set<number>, indexPages: Set<number>,
-  ): { offset: number; raw: Buffer }[] {
-    const writes: { offset: number; raw: Buffer }[] = [];
-    for (const region of regions) {
-      this.#unwritten.delete(region);
-      const state = this.#pageImage(region, writes);
-      if (state !== this.#regionState[region]) {
-        this.#regionState[region] = state;
-        indexPages.add(Math.floor(region / limits.regionsPerIndexPage));
-      }
-    }
-    return writes;
-  }
+  /** Asked for a region whose page is written now; good until it is asked again. */
+  readonly #imageOf = (region: number): RegionImage => {
+    this.#unwritten.delete(region);
+    this.#excess.delete(region);
+    return { peer: this.#peerMarks(region), local: this.#local.marks(region) };
+  };
 
-  /** The region's new index state; adds its page to `writes` where it has one. */
-  #pageImage(region: number, writes: { offset: number; raw: Buffer }[]): number {
-    if (this.peerStale.isFull(region) || this.unflushed.hasFull(region)) {
-      if (!this.peerStale.isFull(region)) this.#excess.add(region);
-      return RegionBit.peerFull;
-    }
-    const bits = new Uint8Array(regionBitBytes);
-    const own = this.peerStale.bits(region);
-    if (own !== null) bits.set(own);
+  #peerMarks(region: number): RegionMarks {
+    if (this.peerStale.isFull(region)) return 'full';
     // What is only waiting for a flush will be clean soon: look at the region again then.
-    if (this.unflushed.collect(region, bits)) this.#excess.add(region);
-    else if (own === null) return 0;
-    const { mapOffset, copyId } = this.#geometry;
-    const identity = { copyId, number: region, sequence: ++this.#sequence };
-    writes.push({
-      offset: mapOffset + region * limits.mapPageSize,
-      raw: encodeMapPage(identity, bits, null),
-    });
-    return RegionBit.page;
-  }
-
-  #indexWrite(page: number): { offset: number; raw: Buffer } {
-    const { indexOffset, copyId } = this.#geometry;
-    const slot = 1 - (this.#indexSlot[page] ?? 0);
-    this.#indexSlot[page] = slot;
-    const from = page * limits.regionsPerIndexPage;
-    const states = this.#regionState.subarray(from, from + limits.regionsPerIndexPage);
-    const identity = { copyId, number: page, sequence: ++this.#sequence };
-    return {
-      offset: indexOffset + (page * 2 + slot) * limits.mapPageSize,
-      raw: encodeIndexPage(identity, states),
-    };
-  }
-
-  #writeAll(writes: { offset: number; raw: Buffer }[], done: () => void): void {
-    let left = writes.length;
-    if (left === 0) {
-      done();
-      return;
+    if (this.unflushed.hasFull(region)) {
+      this.#excess.add(region);
+      return 'full';
     }
-    let failed = 0;
-    const one = (errno: number): void => {
-      if (errno !== 0) failed = errno;
-      if (--left > 0) return;
-      if (failed === 0) {
-        done();
-        return;
-      }
-      // Nothing that waits for a mark may go on: the owner fails every pending request.
-      this.#broken = true;
-      this.#onError(failed);
-    };
-    for (const write of writes) this.#disk.writeDurable(write.offset, write.raw, one);
+    const bits = this.#image.fill(0);
+    const hasStale = this.peerStale.collect(region, bits);
+    const hasUnflushed = this.unflushed.collect(region, bits);
+    if (hasUnflushed) this.#excess.add(region);
+    return hasStale || hasUnflushed ? bits : null;
+  }
+}
+
+/** Adds the regions that the bytes touch. */
+function addRegions(regions: RegionSet, offset: number, length: number): void {
+  const last = Math.floor((offset + length - 1) / limits.regionSize);
+  for (let region = Math.floor(offset / limits.regionSize); region <= last; region++) {
+    regions.add(region);
   }
 }

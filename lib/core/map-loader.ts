@@ -1,5 +1,6 @@
 /**
- * Reads the dirty map at start. What cannot be read counts as "all of it may differ":
+ * Reads the dirty map at start. What cannot be read counts as "all of it may differ", that is
+ * stale at the peer; whether it may be stale here too only the caller knows (`damagedRegions`):
  * - no valid hot list, or an index page without a valid copy: every block it speaks of;
  * - a map page that the index counts and that is torn or foreign: its whole region.
  * Extents found hot become stale blocks: they are cleared only by copying.
@@ -12,9 +13,12 @@ import type { DiskPort } from './ports.ts';
 
 export interface LoadedMap {
   peerStale: BlockMap;
+  localStale: BlockMap;
   regionState: Uint8Array;
   /** Which of the two copies of each index page is the newer one. */
   indexSlot: Uint8Array;
+  /** Which hot slot holds the newest list. */
+  hotSlot: number;
   /** The highest sequence found. */
   sequence: number;
   /** Regions whose marks are not in their page as they are in memory. */
@@ -23,6 +27,8 @@ export interface LoadedMap {
   hot: number[];
   /** What could not be read, for the log. */
   damage: string[];
+  /** Regions that `damage` speaks of: marks of blocks stale here may be missing for them. */
+  damagedRegions: Set<number>;
 }
 
 type LoadDone = (errno: number, loaded: LoadedMap) => void;
@@ -40,12 +46,15 @@ class MapLoader {
     this.#done = done;
     this.#loaded = {
       peerStale: new BlockMap(geometry.mediaSize),
+      localStale: new BlockMap(geometry.mediaSize),
       regionState: new Uint8Array(geometry.regionCount),
       indexSlot: new Uint8Array(geometry.indexPageCount),
+      hotSlot: 0,
       sequence: 0,
       inherited: new Set(),
       hot: [],
       damage: [],
+      damagedRegions: new Set(),
     };
   }
 
@@ -75,14 +84,13 @@ class MapLoader {
     let best: { sequence: number; extents: number[] } | null = null;
     for (let slot = 0; slot < hotSlotCount; slot++) {
       const one = decodeHotSlot(raw.subarray(slot * hotSlotSize, (slot + 1) * hotSlotSize), copyId);
-      if (one !== null && (best === null || one.sequence > best.sequence)) best = one;
+      if (one === null || (best !== null && one.sequence <= best.sequence)) continue;
+      best = one;
+      this.#loaded.hotSlot = slot;
     }
     if (best === null) {
       this.#loaded.damage.push('no hot extent list is readable');
-      this.#loaded.peerStale.setAll();
-      for (let region = 0; region < this.#geometry.regionCount; region++) {
-        this.#loaded.inherited.add(region);
-      }
+      for (let region = 0; region < this.#geometry.regionCount; region++) this.#damaged(region);
       return;
     }
     this.#loaded.sequence = best.sequence;
@@ -125,10 +133,7 @@ class MapLoader {
     this.#loaded.indexSlot[page] = newer === two && two !== null ? 1 : 0;
     if (newer === null) {
       this.#loaded.damage.push(`index page ${page} is unreadable`);
-      for (let region = first; region < last; region++) {
-        this.#loaded.peerStale.setFull(region);
-        this.#loaded.inherited.add(region);
-      }
+      for (let region = first; region < last; region++) this.#damaged(region);
       return;
     }
     this.#loaded.sequence = Math.max(this.#loaded.sequence, newer.sequence);
@@ -136,13 +141,14 @@ class MapLoader {
       const state = newer.states[region - first] ?? 0;
       this.#loaded.regionState[region] = state;
       if ((state & RegionBit.peerFull) !== 0) this.#loaded.peerStale.setFull(region);
+      if ((state & RegionBit.localFull) !== 0) this.#loaded.localStale.setFull(region);
     }
   }
 
   #loadPages(): void {
     const regions: number[] = [];
     this.#loaded.regionState.forEach((state, region) => {
-      const counts = (state & (RegionBit.page | RegionBit.peerFull)) === RegionBit.page;
+      const counts = (state & RegionBit.page) !== 0;
       if (counts) regions.push(region);
     });
     let next = 0;
@@ -167,14 +173,20 @@ class MapLoader {
       const page = decodeMapPage(raw, copyId, region);
       if (page === null) {
         this.#loaded.damage.push(`map page ${region} is unreadable`);
-        this.#loaded.peerStale.setFull(region);
-        this.#loaded.inherited.add(region);
+        this.#damaged(region);
       } else {
         this.#loaded.sequence = Math.max(this.#loaded.sequence, page.sequence);
         this.#loaded.peerStale.mergeBits(region, page.peerStale);
+        this.#loaded.localStale.mergeBits(region, page.localStale);
       }
       then();
     });
+  }
+
+  #damaged(region: number): void {
+    this.#loaded.peerStale.setFull(region);
+    this.#loaded.inherited.add(region);
+    this.#loaded.damagedRegions.add(region);
   }
 }
 

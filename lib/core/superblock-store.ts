@@ -39,13 +39,18 @@ export function chooseSuperblock(head: Buffer, tail: Buffer | null): Superblock 
 export class SuperblockStore {
   #value: Superblock;
   readonly #disk: DiskPort;
+  readonly #now: (() => number) | null;
   #writing = false;
   #changed = false;
+  #isAbandoned = false;
+  #oldestWrite: number | null = null;
   #waiting: Done[] = [];
 
-  constructor(disk: DiskPort, value: Superblock) {
+  /** `now`: milliseconds, for `oldestWrite`. */
+  constructor(disk: DiskPort, value: Superblock, now: (() => number) | null = null) {
     this.#disk = disk;
     this.#value = value;
+    this.#now = now;
   }
 
   /** As last asked for; durable where the update's callback has come. */
@@ -56,9 +61,31 @@ export class SuperblockStore {
   /** Merges `patch` and calls `done` when both copies hold it, or with the disk's errno. */
   update(patch: SuperblockPatch, done: Done): void {
     this.#value = { ...this.#value, ...patch };
+    if (this.#isAbandoned) {
+      done(0);
+      return;
+    }
     this.#changed = true;
     this.#waiting.push(done);
     if (!this.#writing) this.#write();
+  }
+
+  /**
+   * When the write under way was issued, by the constructor's clock: a disk that hangs shows
+   * here. null where there is none.
+   */
+  get oldestWrite(): number | null {
+    return this.#oldestWrite;
+  }
+
+  /**
+   * The local disk was given up: nothing is written any more, and updates count in memory only.
+   * Whoever waits for one is forgotten; their owner knows of them.
+   */
+  abandon(): void {
+    this.#isAbandoned = true;
+    this.#oldestWrite = null;
+    this.#waiting = [];
   }
 
   #write(): void {
@@ -68,14 +95,23 @@ export class SuperblockStore {
     this.#waiting = [];
     this.#value = { ...this.#value, sequence: this.#value.sequence + 1 };
     const raw = encodeSuperblock(this.#value);
-    const finish = (errno: number): void => {
-      this.#writing = false;
-      for (const done of waiting) done(errno);
-      if (this.#changed && !this.#writing) this.#write();
-    };
-    this.#disk.writeDurable(0, raw, (errno) => {
-      if (errno !== 0) finish(errno);
-      else this.#disk.writeDurable(tailOffset(this.#value.localSize), raw, finish);
+    this.#writeCopy(0, raw, (headError) => {
+      const finish = (errno: number): void => {
+        this.#writing = false;
+        for (const done of waiting) if (!this.#isAbandoned) done(errno);
+        if (this.#changed && !this.#writing && !this.#isAbandoned) this.#write();
+      };
+      if (headError !== 0) finish(headError);
+      else this.#writeCopy(tailOffset(this.#value.localSize), raw, finish);
+    });
+  }
+
+  #writeCopy(offset: number, raw: Buffer, done: Done): void {
+    this.#oldestWrite = this.#now === null ? null : this.#now();
+    this.#disk.writeDurable(offset, raw, (errno) => {
+      if (this.#isAbandoned) return;
+      this.#oldestWrite = null;
+      done(errno);
     });
   }
 }

@@ -75,11 +75,11 @@ export function decodeHotSlot(
 
 /** Four bits a region. */
 export const RegionBit = {
-  /** The region's map page has been written by this copy and counts. */
+  /** The region's map page has been written by this copy and counts for what is not full. */
   page: 1,
-  /** Every block of the region may be stale at the peer; the page does not count. */
+  /** Every block of the region may be stale at the peer. */
   peerFull: 2,
-  /** Every block of the region is stale here. */
+  /** Every block of the region is stale here: its newest data are at the peer. */
   localFull: 4,
 } as const;
 

@@ -46,6 +46,23 @@ class TwinMap {
     }
   }
 
+  /** Moves to a map that has a block of its own, which it returns. */
+  moveRange(offset: number, length: number): TwinMap {
+    const target = new TwinMap(this.blockCount * blockSize);
+    target.setRange(Math.floor(offset / 2), blockSize);
+    for (let at = Math.ceil(offset / blockSize); (at + 1) * blockSize <= offset + length; at++) {
+      if (this.set.delete(at)) target.set.add(at);
+    }
+    this.map.moveRange(offset, length, target.map);
+    return target;
+  }
+
+  touches(offset: number, length: number): boolean {
+    const end = Math.ceil((offset + length) / blockSize);
+    for (let at = Math.floor(offset / blockSize); at < end; at++) if (this.set.has(at)) return true;
+    return false;
+  }
+
   region(region: number, apply: (block: number) => void): void {
     const end = Math.min(this.blockCount, (region + 1) * perRegion);
     for (let at = region * perRegion; at < end; at++) apply(at);
@@ -67,7 +84,8 @@ class TwinMap {
 
 const mediaSize = 2 * regionSize + 5 * MiB;
 const mapStep = fc.record({
-  kind: fc.constantFrom('set', 'set', 'set', 'clear', 'clear', 'full', 'wipe', 'bits', 'merge'),
+  kind: fc.constantFrom('set', 'set', 'set', 'clear', 'clear', 'full', 'wipe', 'bits', 'merge',
+    'move'),
   region: fc.nat(2), at: fc.nat(mediaSize - 1), length: fc.integer({ min: 1, max: 3 * MiB }),
   whole: fc.nat(9),
 });
@@ -88,6 +106,9 @@ function mapTest(pagesMax: number | undefined, check: (twin: TwinMap) => string 
       } else if (step.kind === 'wipe') {
         twin.map.clearRegion(region);
         twin.region(region, (block) => twin.set.delete(block));
+      } else if (step.kind === 'move') {
+        const problem = check(twin.moveRange(from, length));
+        if (problem !== null) throw new Error(`moved: ${problem}`);
       } else if (step.kind === 'bits') {
         const bits = new Uint8Array(perRegion / 8).fill(0x41, step.at % 1000, 1001);
         twin.map.mergeBits(region, bits);
@@ -100,6 +121,10 @@ function mapTest(pagesMax: number | undefined, check: (twin: TwinMap) => string 
         other.setRange(from, length);
         twin.map.merge(other.map);
         for (const block of other.set) twin.set.add(block);
+      }
+      const [some, near] = [step.length % MiB + 1, Math.max(0, from - blockSize)];
+      if (pagesMax === undefined && twin.map.touches(near, some) !== twin.touches(near, some)) {
+        throw new Error('touches()');
       }
       const problem = check(twin);
       if (problem !== null) throw new Error(`after ${step.kind}: ${problem}`);

@@ -1,0 +1,69 @@
+/**
+ * A set of regions (32 MiB each) as one bit a region: 64 KiB for 16 TiB, taken with the first
+ * one added. A volume that is stale as a whole costs no more than one that is not.
+ *
+ * Hot path: add() and has() run once per write.
+ */
+export class RegionSet {
+  readonly #regionCount: number;
+  #words: Uint32Array | null = null;
+  #size = 0;
+
+  constructor(regionCount: number) {
+    this.#regionCount = regionCount;
+  }
+
+  get size(): number {
+    return this.#size;
+  }
+
+  has(region: number): boolean {
+    if (this.#size === 0 || this.#words === null) return false;
+    return ((this.#words[region >> 5] ?? 0) & (1 << (region & 31))) !== 0;
+  }
+
+  add(region: number): void {
+    this.#words ??= new Uint32Array(Math.ceil(this.#regionCount / 32));
+    const bit = 1 << (region & 31);
+    const word = this.#words[region >> 5] ?? 0;
+    if ((word & bit) !== 0) return;
+    this.#words[region >> 5] = word | bit;
+    this.#size++;
+  }
+
+  addAll(regions: Iterable<number>): this {
+    for (const region of regions) this.add(region);
+    return this;
+  }
+
+  /** True where it was in the set. */
+  delete(region: number): boolean {
+    if (!this.has(region)) return false;
+    const words = this.#words as Uint32Array;
+    words[region >> 5] = (words[region >> 5] ?? 0) & ~(1 << (region & 31));
+    this.#size--;
+    return true;
+  }
+
+  clear(): void {
+    this.#words = null;
+    this.#size = 0;
+  }
+
+  /** The first region at or after `from`, or -1. */
+  next(from: number): number {
+    const words = this.#words;
+    if (this.#size === 0 || words === null) return -1;
+    for (let region = from; region < this.#regionCount; region++) {
+      const word = words[region >> 5] ?? 0;
+      if (word === 0) region |= 31;
+      else if ((word & (1 << (region & 31))) !== 0) return region;
+    }
+    return -1;
+  }
+
+  /** Ascending. */
+  *[Symbol.iterator](): Generator<number> {
+    for (let at = this.next(0); at >= 0; at = this.next(at + 1)) yield at;
+  }
+}
