@@ -9,7 +9,7 @@
  */
 import { HastError } from '../base/errors.ts';
 import { limits } from '../format/limits.ts';
-import { WireRole, type Hello } from '../format/hello.ts';
+import { Attachment, Resolve, WireRole, type Hello } from '../format/hello.ts';
 import type { Preface } from '../format/preface.ts';
 import { PeerState } from '../format/superblock.ts';
 import type { Statistics } from '../format/status.ts';
@@ -140,6 +140,8 @@ export class Resource implements SessionHost, AppIoHost, LinkerHost {
       windowBytes: Math.max(limits.windowBytes, options.asyncLagBytes),
       resource: options.resource, node: options.node,
       timeout: Math.max(1, Math.ceil(options.timeoutMs / 1000)),
+      attachment: Attachment.normal, authority: 0n,
+      resolve: Resolve.none, resolveLocal: 0n, resolvePeer: 0n,
     };
   }
 

@@ -10,7 +10,7 @@ import { protocolVersionMax, protocolVersionMin } from './wire.ts';
 export const helloStruct = struct('hello', 640, [
   ['versionMin', 0, u16],
   ['versionMax', 2, u16],
-  /** Features the sender can use; what both have is used. None is defined yet. */
+  /** `Feature` bits the sender can use; what both have is used. */
   ['features', 4, u32],
   ['copyId', 8, id64],
   ['mediaSize', 16, u53],
@@ -19,7 +19,8 @@ export const helloStruct = struct('hello', 640, [
   ['role', 32, u8],
   ['dataState', 33, u8],
   ['replication', 34, u8],
-  ['reserved35', 35, u8],
+  /** `Attachment`: a diskless sender has no copy, the fields of one tell what it had. */
+  ['attachment', 35, u8],
   /** SuperblockFlag bits. */
   ['flags', 36, u32],
   ['generation', 40, id64],
@@ -40,12 +41,42 @@ export const helloStruct = struct('hello', 640, [
   ['node', 360, text(72)],
   /** Seconds the sender waits without a byte before it drops the link. */
   ['timeout', 432, u32],
-  ['reserved436', 436, bytes(204)],
+  /**
+   * Generation of the receiver's copy that the data of the sender are taken from, 0 where its own
+   * copy is complete: a primary that is diskless or pulls, or a copy being filled.
+   */
+  ['authority', 436, id64],
+  /** `Resolve`: how the operator of the sender ends a split brain. */
+  ['resolve', 444, u32],
+  /** Current generations that the operator decided upon: of the sender, of the receiver. */
+  ['resolveLocal', 448, id64],
+  ['resolvePeer', 456, id64],
+  ['reserved464', 464, bytes(176)],
 ]);
 
 export type Hello = StructValue<typeof helloStruct>;
 
 export const WireRole = { secondary: 0, primary: 1 } as const;
+
+/** Bits of `features`. */
+export const Feature = {
+  /** A primary without a complete copy of its own is served from the peer's. */
+  remote: 1,
+} as const;
+
+export const Attachment = { normal: 0, diskless: 1 } as const;
+
+/** `discard*`: whose copy is given up, as the sender sees it. A dry run only compares. */
+export const Resolve = { none: 0, dryRun: 1, discardLocal: 2, discardPeer: 3 } as const;
+
+/** True where the fields agree with one another. */
+function isSound(hello: Hello): boolean {
+  const { attachment, resolve, resolveLocal, resolvePeer } = hello;
+  if (attachment > Attachment.diskless || resolve > Resolve.discardPeer) return false;
+  if (attachment === Attachment.diskless && hello.role !== WireRole.primary) return false;
+  const isNamed = resolveLocal !== 0n && resolvePeer !== 0n;
+  return resolve === Resolve.none ? resolveLocal === 0n && resolvePeer === 0n : isNamed;
+}
 
 export function encodeHello(hello: Hello): Buffer {
   const raw = Buffer.alloc(helloStruct.size);
@@ -72,7 +103,8 @@ export function decodeHello(raw: Buffer): Hello {
   }
   if (hello.copyId === 0n || hello.role > 1 || hello.marked > 1 || hello.windowFrames === 0 ||
       hello.windowBytes < limits.payloadBytesMax || hello.timeout === 0 ||
-      (dataState !== DataState.consistent && dataState !== DataState.inconsistent)) {
+      (dataState !== DataState.consistent && dataState !== DataState.inconsistent) ||
+      !isSound(hello)) {
     throw new HastError('HAST_E_PROTOCOL', 'a hello with an impossible field');
   }
   return hello;

@@ -4,7 +4,7 @@
  */
 import t from 'tap';
 import { decide, refuseTexts, type Verdict } from '../../lib/core/generation.ts';
-import { WireRole, type Hello } from '../../lib/format/hello.ts';
+import { Attachment, Resolve, WireRole, type Hello } from '../../lib/format/hello.ts';
 import { limits, MiB } from '../../lib/format/limits.ts';
 import { DataState, SuperblockFlag } from '../../lib/format/superblock.ts';
 
@@ -20,7 +20,8 @@ function hello(change: Partial<Hello> = {}): Hello {
     extentSize: 65_536, role: WireRole.secondary, dataState: DataState.consistent, replication: 1,
     flags: 0, generation: 10n, history: history(), peerCopyId: 2n, peerGeneration: 0n,
     peerSessionNumber: 0, sessionNumber: 5, instance: 1n, marked: 0, windowFrames: 1,
-    windowBytes: MiB, resource: 'r', node: 'a', timeout: 1, ...change,
+    windowBytes: MiB, resource: 'r', node: 'a', timeout: 1, attachment: Attachment.normal,
+    authority: 0n, resolve: Resolve.none, resolveLocal: 0n, resolvePeer: 0n, ...change,
   };
 }
 
@@ -80,8 +81,7 @@ function fault(me: Hello, peer: Hello, verdict: Verdict): string | null {
   const bothFresh = source.generation === 0n && target.generation === 0n;
   const old = (one: Hello, other: Hello): boolean =>
     other.peerCopyId === one.copyId && one.sessionNumber <= other.peerSessionNumber;
-  if (source.generation === target.generation && target.dataState === DataState.consistent &&
-      source.generation !== 0n && old(source, target) && !old(target, source)) {
+  if (verdict.row !== 'B-both-zero' && old(source, target)) {
     return 'copies an older image';
   }
   if (!verdict.full && !known && !firstPair && !bothFresh) return 'trusts a map of another copy';
@@ -128,22 +128,22 @@ function row(me: Partial<Hello>, peer: Partial<Hello>): string {
 t.test('generation: the table by example', async (t) => {
   const zero = { generation: 0n, peerCopyId: 0n, flags: createdZeroed };
   const empty = { generation: 0n, peerCopyId: 0n };
-  t.equal(row({ resource: 'other' }, {}), 'M-mismatch resource-mismatch');
-  t.equal(row({ copyId: 2n }, {}), 'M-mismatch same-copy');
-  t.equal(row({ mediaSize: MiB }, {}), 'M-mismatch size-mismatch');
-  t.equal(row({ sectorSize: 4096 }, {}), 'M-mismatch sector-mismatch');
+  t.equal(row({ resource: 'other' }, {}), 'M-resource resource-mismatch');
+  t.equal(row({ copyId: 2n }, {}), 'M-same-copy same-copy');
+  t.equal(row({ mediaSize: MiB }, {}), 'M-size size-mismatch');
+  t.equal(row({ sectorSize: 4096 }, {}), 'M-sector sector-mismatch');
   const half = { dataState: DataState.inconsistent };
-  t.equal(row(half, half), 'M-mismatch both-inconsistent');
+  t.equal(row(half, half), 'M-both-inconsistent both-inconsistent');
   t.equal(row(zero, zero), 'B-both-zero target');
   t.equal(row(empty, zero), 'B-both-fresh undecided');
   const broken = { ...zero, dataState: DataState.inconsistent };
   t.equal(row(zero, broken), 'B-one-inconsistent source full');
   t.equal(row(broken, zero), 'B-one-inconsistent target full');
-  t.equal(row({ peerCopyId: 0n, flags: createdZeroed }, broken), 'A-peer-is-fresh source full');
-  t.equal(row({}, empty), 'A-peer-is-fresh source');
-  t.equal(row({ peerCopyId: 3n }, empty), 'A-peer-is-fresh source full');
-  t.equal(row({ peerCopyId: 0n, flags: createdZeroed }, zero), 'A-peer-is-fresh source');
-  t.equal(row({ peerCopyId: 0n }, zero), 'A-peer-is-fresh source full');
+  t.equal(row({ peerCopyId: 0n, flags: createdZeroed }, broken), 'A-fresh source full');
+  t.equal(row({}, empty), 'A-fresh source');
+  t.equal(row({ peerCopyId: 3n }, empty), 'A-fresh source full');
+  t.equal(row({ peerCopyId: 0n, flags: createdZeroed }, zero), 'A-fresh source');
+  t.equal(row({ peerCopyId: 0n }, zero), 'A-fresh source full');
   t.equal(row(empty, {}), 'A-fresh target');
   t.equal(row(half, {}), 'C-one-inconsistent target');
   t.equal(row({ flags: primaryActive }, {}), 'D-last-primary source');
@@ -168,6 +168,6 @@ t.test('generation: the table by example', async (t) => {
   t.equal(row(primary, { generation: 12n, history: history(10n) }),
     'O-primary-is-behind primary-is-behind');
   t.equal(row({ generation: 11n, history: history(10n), ...half }, {}),
-    'P-source-is-inconsistent both-inconsistent');
+    'P-source-is-inconsistent newer-is-inconsistent');
   for (const text of Object.values(refuseTexts)) t.ok(text.length > 20);
 });

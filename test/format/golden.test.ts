@@ -84,6 +84,7 @@ t.test('golden: preface, hello, lineage', async (t) => {
     generation: 0xffeeddccbbaa9988n, history, peerCopyId: 7n, peerGeneration: 8n,
     peerSessionNumber: 9, sessionNumber: 2 ** 33, instance: 11n, marked: 1, windowFrames: 2048,
     windowBytes: 2 ** 26, resource: 'shared', node: 'h1', timeout: 20,
+    attachment: 0, authority: 0n, resolve: 0, resolveLocal: 0n, resolvePeer: 0n,
   };
   const helloHand = new Bytes(640).number(0, 2, 1).number(2, 2, 1).number(8, 8, copyId)
     .number(16, 8, 2 ** 34 + 4096).number(24, 4, 512).number(28, 4, 2 ** 21).number(32, 1, 1)
