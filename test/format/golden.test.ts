@@ -94,6 +94,15 @@ t.test('golden: preface, hello, lineage', async (t) => {
     .number(224, 8, 2 ** 26).text(232, 'shared').text(360, 'h1').number(432, 4, 20).raw;
   t.same(decodeHello(check(t, 'hello', helloHand, encodeHello(value))), value);
 
+  const remote = {
+    ...value, features: 1, attachment: 1, authority: 0x8877665544332211n, resolve: 3,
+    resolveLocal: value.generation, resolvePeer: 0x0807060504030201n,
+  };
+  const remoteHand = new Bytes(640).put(0, helloHand).number(4, 4, 1).number(35, 1, 1)
+    .number(436, 8, 0x8877665544332211n).number(444, 4, 3).number(448, 8, value.generation)
+    .number(456, 8, 0x0807060504030201n).raw;
+  t.same(decodeHello(check(t, 'hello-remote', remoteHand, encodeHello(remote))), remote);
+
   const lineage = { generation: 0x0102030405060708n, history };
   const lineageHand = new Bytes(136).number(0, 8, lineage.generation).numbers(8, 8, history).raw;
   t.same(decodeLineage(check(t, 'lineage', lineageHand, encodeLineage(lineage))), lineage);
