@@ -55,8 +55,8 @@ function readAll(
 
 function failure(what: string, file: string, errno: number): HastError {
   const name = Object.entries(os.constants.errno).find(([, value]) => value === errno)?.[0];
-  return new HastError('HAST_E_DEVICE', `the undo file ${file} cannot be ${what} (${name ?? errno})`,
-    name === undefined ? {} : { errno: name });
+  const text = `the undo file ${file} cannot be ${what} (${name ?? errno})`;
+  return new HastError('HAST_E_DEVICE', text, name === undefined ? {} : { errno: name });
 }
 
 function open(file: string, flags: number, mode: number): Promise<number> {

@@ -127,7 +127,8 @@ export function encodeUndoRecord(record: UndoRecord): Buffer {
 
 /** Throws HAST_E_CORRUPT where the range cannot be one of a volume of `mediaSize` bytes. */
 export function decodeUndoRecord(raw: Buffer, mediaSize: number): UndoRecord {
-  if (raw.length !== undoRecordSize || raw.readUInt32LE(recordStruct.offset.magic) !== recordMagic ||
+  if (raw.length !== undoRecordSize ||
+      raw.readUInt32LE(recordStruct.offset.magic) !== recordMagic ||
       !isSealed(raw, recordStruct.offset.checksum)) {
     throw new HastError('HAST_E_CORRUPT', 'a record of the undo file is damaged');
   }

@@ -59,7 +59,8 @@ t.test('undo file: what went in comes out, in order', async (t) => {
   const file = path.join(t.testdir(), 'undo');
   const writer = await UndoFileWriter.create(file, undoInfo);
   t.equal(fs.statSync(file).mode & 0o7777, 0o600);
-  const ranges = [...undoRanges, { offset: 8 * MiB, data: Buffer.alloc(limits.payloadBytesMax, 7) }];
+  const large = { offset: 8 * MiB, data: Buffer.alloc(limits.payloadBytesMax, 7) };
+  const ranges = [...undoRanges, large];
   for (const range of ranges) t.equal(await add(writer, range), 0);
   t.equal(writer.bytes, 612 + MiB);
   t.equal(await seal(writer), 0);
