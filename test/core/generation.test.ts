@@ -276,7 +276,7 @@ t.test('generation: a split brain is resolved as decided and not otherwise', asy
   t.same(judgeAll(some, others, true), [], 'two decisions at once are none');
 });
 
-t.test('generation: one\'s own copy, other sizes and names are refused in every state', async (t) => {
+t.test('generation: one\'s own copy, other sizes and names are refused always', async (t) => {
   const some = (copyId: bigint): Hello[] => product(copyId, [
     lineages, axis('dataState', states), axis('flags', everyFlag), axis('role', roles),
   ]);
