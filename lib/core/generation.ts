@@ -209,7 +209,7 @@ const closingRows: readonly ClosingRow[] = [
 ];
 
 function mayPull(source: Hello, target: Hello): boolean {
-  if (isWhole(target) || !canPull(source, target)) return false;
+  if (isWhole(target) || !hasGeneration(source) || !canPull(source, target)) return false;
   return isRemote(target) || !has(target, SuperblockFlag.forcedIneligible);
 }
 

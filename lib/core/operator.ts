@@ -2,7 +2,7 @@
  * What an operator may ask of a running core beside the role: detach and attach of the local
  * copy, the statement that the peer is gone, pause of a resync, and the way out of a split brain.
  */
-import type { DiskPort } from './ports.ts';
+import type { DiskPort, UndoSink, UndoSource } from './ports.ts';
 import type { Resource } from './resource.ts';
 
 /** Why a command was not carried out, and what to do instead. */
@@ -15,21 +15,6 @@ export type CommandDone = (refusal: Refusal | null) => void;
 
 export const DiscardSide = { local: 1, peer: 2 } as const;
 export type DiscardSide = (typeof DiscardSide)[keyof typeof DiscardSide];
-
-/**
- * Keeps what a resolution overwrites. Ports as all others: callbacks later, once. `add` is called
- * one at a time; `seal` makes everything added durable and the file whole.
- */
-export interface UndoSink {
-  add(offset: number, data: Buffer, dataOffset: number, length: number,
-    done: (errno: number) => void): void;
-  seal(done: (errno: number) => void): void;
-}
-
-/** Reads back what an UndoSink kept, in order; a null range is the end. */
-export interface UndoSource {
-  next(done: (errno: number, range: { offset: number; data: Buffer } | null) => void): void;
-}
 
 export interface ResolveRequest {
   /** Whose writes since the fork are given up. */

@@ -131,3 +131,18 @@ export interface TurnPort {
   /** `Resource.nextDeadline()` may be earlier than it was. */
   deadlineChanged(): void;
 }
+
+/**
+ * Keeps what a resolution overwrites. `add` is called one at a time; `seal` makes everything added
+ * durable and the file whole.
+ */
+export interface UndoSink {
+  add(offset: number, data: Buffer, dataOffset: number, length: number,
+    done: (errno: number) => void): void;
+  seal(done: (errno: number) => void): void;
+}
+
+/** Reads back what an UndoSink kept, in order; a null range is the end. */
+export interface UndoSource {
+  next(done: (errno: number, range: { offset: number; data: Buffer } | null) => void): void;
+}

@@ -3,8 +3,10 @@
  * Method: every pair of hellos over a small universe of ids, flags, states and roles.
  */
 import t from 'tap';
-import { decide, refuseTexts, type Verdict } from '../../lib/core/generation.ts';
-import { Attachment, Resolve, WireRole, type Hello } from '../../lib/format/hello.ts';
+import {
+  decide, generationRows, refuseTexts, type CopyVerdict, type Verdict,
+} from '../../lib/core/generation.ts';
+import { Attachment, Feature, Resolve, WireRole, type Hello } from '../../lib/format/hello.ts';
 import { limits, MiB } from '../../lib/format/limits.ts';
 import { DataState, SuperblockFlag } from '../../lib/format/superblock.ts';
 
@@ -25,99 +27,275 @@ function hello(change: Partial<Hello> = {}): Hello {
   };
 }
 
-function universe(copyId: bigint, peer: bigint): Hello[] {
-  const all: Hello[] = [];
-  for (const generation of [0n, 10n, 11n, 12n]) {
-    for (const past of [history(), history(10n), history(11n, 10n)]) {
-      for (const flags of [
-        0, createdZeroed, primaryActive, forcedIneligible | forced, primaryActive | assumeClean,
-      ]) {
-        for (const dataState of [DataState.consistent, DataState.inconsistent]) {
-          for (const role of [WireRole.secondary, WireRole.primary]) {
-            for (const [marked, peerCopyId, peerSessionNumber] of [
-              [0, 0n, 0], [1, peer, 4], [0, peer, 5], [1, 99n, 0],
-            ] as const) {
-              // A copy without a generation has no past; none is its own ancestor.
-              if (generation === 0n ? past[0] !== 0n : past.includes(generation)) continue;
-              all.push(hello({
-                copyId, generation, history: past, flags, dataState, role, marked, peerCopyId,
-                peerSessionNumber,
-              }));
-            }
-          }
-        }
-      }
-    }
+/** Lineages that can stand to one another in every way: see the titles. */
+const lineages: readonly { generation: bigint; history: bigint[] }[] = [
+  { generation: 0n, history: history() }, // fresh
+  { generation: 10n, history: history() },
+  { generation: 11n, history: history(10n) }, // a child of 10
+  { generation: 12n, history: history(10n) }, // another one
+  { generation: 12n, history: history(11n, 10n) }, // a grandchild
+  { generation: 13n, history: history() }, // unrelated
+  { generation: 11n, history: history(12n, 10n) }, // with 12: circular
+];
+
+/** What a copy remembers of the other one: nothing, a third copy, or one of its session numbers. */
+const memories = (peer: bigint): { peerCopyId: bigint; peerSessionNumber: number }[] => [
+  { peerCopyId: 0n, peerSessionNumber: 0 }, { peerCopyId: 99n, peerSessionNumber: 4 },
+  ...[4, 5, 6].map((peerSessionNumber) => ({ peerCopyId: peer, peerSessionNumber })),
+];
+
+const states = [DataState.consistent, DataState.inconsistent];
+const roles = [WireRole.secondary, WireRole.primary];
+
+/** Every combination of the listed values. */
+function product(copyId: bigint, axes: readonly (readonly Partial<Hello>[])[]): Hello[] {
+  let all: Partial<Hello>[] = [{ copyId }];
+  for (const axis of axes) {
+    all = all.flatMap((one) => axis.map((change) => ({ ...one, ...change })));
   }
-  return all;
+  return all.map(hello);
+}
+
+const axis = <K extends keyof Hello>(key: K, values: readonly Hello[K][]): Partial<Hello>[] =>
+  values.map((value) => ({ [key]: value }) as Partial<Hello>);
+
+const everyFlag = [0, forced | forcedIneligible].flatMap((one) =>
+  [0, primaryActive].flatMap((two) => [0, createdZeroed].map((three) => one | two | three)));
+
+/** Copies as they are without what an operator or a detached disk adds. */
+function copies(copyId: bigint, peer: bigint): Hello[] {
+  return product(copyId, [
+    lineages, axis('dataState', states), axis('flags', everyFlag), axis('role', roles),
+    memories(peer),
+  ]);
+}
+
+const attachments: Partial<Hello>[] = [
+  {}, { role: WireRole.primary }, { role: WireRole.primary, attachment: Attachment.diskless },
+];
+
+/** Copies and primaries with data of the peer. */
+function attached(copyId: bigint, peer: bigint): Hello[] {
+  return product(copyId, [
+    lineages, axis('dataState', states), axis('flags', [0, forced | forcedIneligible]),
+    memories(peer).filter(({ peerSessionNumber }) => peerSessionNumber !== 6), attachments,
+    axis('features', [Feature.remote]), axis('authority', [0n, 10n, 11n, 12n]),
+  ]);
 }
 
 const mirror = { source: 'target', target: 'source', undecided: 'undecided', refuse: 'refuse' };
 
-/** What is wrong with a verdict, or null. */
-function fault(me: Hello, peer: Hello, verdict: Verdict): string | null {
-  if (verdict.kind === 'refuse') return null;
-  const [source, target] = verdict.kind === 'target' ? [peer, me] : [me, peer];
-  if (me.role === WireRole.primary && peer.role === WireRole.primary) return 'joins two primaries';
-  if (verdict.kind === 'undecided') {
-    return me.generation === 0n && peer.generation === 0n ? null : 'undecided with data';
+function isOld(one: Hello, other: Hello): boolean {
+  return other.peerCopyId === one.copyId && one.sessionNumber <= other.peerSessionNumber;
+}
+
+const isPrimary = (one: Hello): boolean => one.role === WireRole.primary;
+const isDiskless = (one: Hello): boolean => one.attachment === Attachment.diskless;
+const isWhole = (one: Hello): boolean =>
+  one.dataState === DataState.consistent && !isDiskless(one);
+const isIneligible = (one: Hello): boolean => (one.flags & forcedIneligible) !== 0;
+const past = (one: Hello): bigint[] => one.history.filter((id) => id !== 0n);
+const isAhead = (one: Hello, other: Hello): boolean =>
+  other.generation !== 0n && past(one).includes(other.generation);
+
+/** What is wrong with a copy from `source` to `target`, or null. */
+function copyFault(source: Hello, target: Hello, verdict: CopyVerdict): string | null {
+  const { row, pull, full, resolving } = verdict;
+  if (isPrimary(source) && isPrimary(target)) return 'joins two primaries';
+  if (isDiskless(source)) return 'copies from no disk';
+  if (!isWhole(source)) return 'copies half a copy';
+  if (resolving !== (row === 'R-resolve')) return 'resolving';
+  const isDryRun = source.resolve === Resolve.dryRun || target.resolve === Resolve.dryRun;
+  if (isPrimary(target) && !pull && !(resolving && isDryRun)) return 'overwrites a primary';
+  if (pull && !isPrimary(target)) return 'pulls for nobody';
+  if (row !== 'B-both-zero' && !resolving && isOld(source, target)) return 'copies an older image';
+  if (pull) {
+    if (isWhole(target)) return 'pulls over a whole copy';
+    if ((source.features & target.features & Feature.remote) === 0) return 'pulls without asking';
+    const ids = isDiskless(target) ? [target.authority, target.generation] : [target.authority];
+    if (source.generation === 0n) return 'relies on nothing';
+    const mayRely = ids.includes(source.generation) ||
+      (target.authority === 0n && !isDiskless(target) && !isIneligible(target));
+    if (!mayRely) return 'pulls other data than it served';
   }
-  if (target.role === WireRole.primary) return 'overwrites a primary';
-  if (source.dataState !== DataState.consistent) return 'copies half a copy';
-  if (source.generation === 0n && target.generation !== 0n) return 'copies a fresh copy over data';
-  const related = source.generation === target.generation ||
-    source.history.includes(target.generation) || target.generation === 0n;
-  if (!related) return 'overwrites data the source never had';
-  if (target.history.includes(source.generation) && source.generation !== 0n) {
-    return 'copies old over new';
-  }
-  const ineligible = (source.flags & forcedIneligible) !== 0;
-  if (ineligible && target.generation !== 0n && target.generation !== source.generation) {
-    return 'a forced copy wins';
-  }
-  const known = source.peerCopyId === target.copyId &&
-    target.sessionNumber > source.peerSessionNumber;
-  const firstPair = source.peerCopyId === 0n && target.generation === 0n;
-  const bothFresh = source.generation === 0n && target.generation === 0n;
-  const old = (one: Hello, other: Hello): boolean =>
-    other.peerCopyId === one.copyId && one.sessionNumber <= other.peerSessionNumber;
-  if (verdict.row !== 'B-both-zero' && old(source, target)) {
-    return 'copies an older image';
-  }
-  if (!verdict.full && !known && !firstPair && !bothFresh) return 'trusts a map of another copy';
+  if (!full && !isDiskless(target)) return mapFault(source, target, row);
   return null;
 }
 
-t.test('generation: mirrored and safe over every pair', async (t) => {
-  const rows = new Set<string>();
+function mapFault(source: Hello, target: Hello, row: string): string | null {
+  if (row === 'B-both-zero') return null;
+  if (isOld(source, target)) return 'trusts the map of an older image';
+  const isKnown = source.peerCopyId === target.copyId &&
+    target.sessionNumber > source.peerSessionNumber;
+  const isFirst = source.peerCopyId === 0n && target.generation === 0n && isWhole(target) &&
+    [source, target].every((one) => (one.flags & (createdZeroed | assumeClean)) !== 0);
+  if (!isKnown && !isFirst) return 'trusts a map of another copy';
+  if (!isFirst && isWhole(target) && target.peerCopyId === 99n) return 'it met another copy';
+  return row === 'R-resolve' && target.peerCopyId !== source.copyId ? 'a fork without a map' : null;
+}
+
+/** What is wrong with the histories of a copy that no operator decided, or null. */
+function historyFault(source: Hello, target: Hello, row: string): string | null {
+  if (row === 'R-resolve' || row === 'S-diskless') return null;
+  if (source.generation === 0n && target.generation !== 0n) return 'copies a fresh copy over data';
+  const isFill = row === 'H-half-filled' && !isWhole(target) && !isPrimary(target) &&
+    [source.generation, ...past(source)].includes(target.authority) && target.authority !== 0n;
+  if (isFill) return null;
+  if (target.generation !== 0n && source.generation !== target.generation) {
+    if (!isAhead(source, target)) return 'overwrites data the source never had';
+    if (isIneligible(source)) return 'a forced copy wins';
+  }
+  return isAhead(target, source) ? 'copies old over new' : null;
+}
+
+/** What must be refused, or must not be, or null where `verdict` is right. */
+function refusalFault(me: Hello, peer: Hello, verdict: Verdict): string | null {
+  const reason = verdict.kind === 'refuse' ? verdict.reason : null;
+  const isPlain = isWhole(me) && isWhole(peer) && me.generation !== 0n && peer.generation !== 0n &&
+    me.resolve === Resolve.none && peer.resolve === Resolve.none;
+  if (!isPlain) return null;
+  if (me.generation === peer.generation) {
+    if (isPrimary(me) || isPrimary(peer) || (isOld(me, peer) && isOld(peer, me))) return null;
+    return reason === null ? null : `refuses equal data: ${reason}`;
+  }
+  const [ahead, behind] = [isAhead(me, peer), isAhead(peer, me)];
+  if (!ahead && !behind) {
+    const expected = past(me).some((id) => past(peer).includes(id)) ? 'split-brain' : 'unrelated';
+    return reason === expected ? null : `${reason} instead of ${expected}`;
+  }
+  if (ahead && behind) return reason === 'unrelated' ? null : 'joins a circle';
+  const [source, target] = ahead ? [me, peer] : [peer, me];
+  const fork = isIneligible(source) || isOld(source, target);
+  if (fork !== (reason === 'split-brain')) return `fork ${fork}, but ${reason}`;
+  const mayCopy = !fork && !isPrimary(target);
+  return mayCopy === (reason === null) ? null : `${reason} between ahead and behind`;
+}
+
+/** What is wrong with a resolution, or null. */
+function resolveFault(me: Hello, peer: Hello, verdict: Verdict): string | null {
+  const plain = { resolve: Resolve.none, resolveLocal: 0n, resolvePeer: 0n };
+  const before = decide({ ...me, ...plain }, { ...peer, ...plain });
+  const [sender, receiver] = me.resolve === Resolve.none ? [peer, me] : [me, peer];
+  const isAsked = sender.resolve !== Resolve.none && receiver.resolve === Resolve.none;
+  const applies = isAsked && before.kind === 'refuse' && before.reason === 'split-brain' &&
+    sender.resolveLocal === sender.generation && sender.resolvePeer === receiver.generation;
+  if (!applies) {
+    const isSame = before.row === verdict.row && before.kind === verdict.kind;
+    return isSame ? null : 'a resolution where there is nothing to resolve';
+  }
+  const loser = sender.resolve === Resolve.discardPeer ? receiver : sender;
+  const winner = loser === sender ? receiver : sender;
+  const isTaken = isPrimary(loser) && sender.resolve !== Resolve.dryRun;
+  const refused = (isPrimary(me) && isPrimary(peer)) || isTaken || !isWhole(winner);
+  if (verdict.kind === 'refuse') return refused ? null : `a decision refused: ${verdict.reason}`;
+  if (refused || verdict.kind === 'undecided') return 'a decision taken';
+  return (verdict.kind === 'source') === (winner === me) ? null : 'the wrong copy wins';
+}
+
+const text = (_key: string, value: unknown): unknown =>
+  typeof value === 'bigint' ? value.toString() : value;
+
+const rows = new Set<string>();
+
+/**
+ * Judges every pair on both sides; up to five faults as text. Of lists with the same states in the
+ * same order (`isSquare`) half the pairs are all.
+ */
+function judgeAll(
+  mine: readonly Hello[], theirs: readonly Hello[], resolve: boolean, isSquare = false,
+): string[] {
   const faults: string[] = [];
-  const mine = universe(1n, 2n);
-  const theirs = universe(2n, 1n);
-  for (const me of mine) {
-    for (const peer of theirs) {
+  for (const [index, me] of mine.entries()) {
+    for (const peer of isSquare ? theirs.slice(index) : theirs) {
       const one = decide(me, peer);
       const two = decide(peer, me);
       rows.add(one.row);
-      let wrong = fault(me, peer, one);
-      if (two.kind !== mirror[one.kind]) wrong = `not mirrored: ${one.kind}, ${two.kind}`;
-      if (one.kind === 'refuse' && two.kind === 'refuse' && one.reason !== two.reason) {
-        wrong = `two reasons: ${one.reason}, ${two.reason}`;
+      let wrong = one.row === two.row ? null : `two rows: ${one.row}, ${two.row}`;
+      if (two.kind !== mirror[one.kind]) wrong ??= `not mirrored: ${one.kind}, ${two.kind}`;
+      if (one.kind === 'refuse' && two.kind === 'refuse') {
+        if (one.reason !== two.reason) wrong ??= `two reasons: ${one.reason}, ${two.reason}`;
+      } else if (one.kind === 'source' || one.kind === 'target') {
+        const [source, target] = one.kind === 'source' ? [me, peer] : [peer, me];
+        const other = two as CopyVerdict;
+        if (one.full !== other.full || one.pull !== other.pull) wrong ??= 'differs in full, pull';
+        if (one.resolving !== other.resolving) wrong ??= 'resolves on one side';
+        wrong ??= copyFault(source, target, one) ?? historyFault(source, target, one.row);
+      } else if (me.generation !== 0n || peer.generation !== 0n ||
+          (isPrimary(me) && isPrimary(peer))) {
+        wrong ??= 'undecided with data';
       }
-      if ('full' in one && 'full' in two && one.full !== two.full) wrong = 'full on one side';
+      wrong ??= resolve ? resolveFault(me, peer, one) : refusalFault(me, peer, one);
       if (wrong !== null && faults.length < 5) {
-        faults.push(`${wrong} (${one.row}): ${show(me)} / ${show(peer)}`);
+        faults.push(`${wrong} (${one.row}): ${JSON.stringify([me, peer], text)}`);
       }
     }
   }
-  t.same(faults, []);
-  t.ok(rows.size >= 14, [...rows].join(' '));
+  return faults;
+}
+
+t.test('generation: mirrored and safe over every pair of copies', async (t) => {
+  t.same(judgeAll(copies(1n, 2n), copies(2n, 1n), false, true), []);
+  const marked = (copyId: bigint, peer: bigint): Hello[] => product(copyId, [
+    lineages, axis('marked', [0, 1]), axis('role', roles), axis('flags', [0, primaryActive]),
+    axis('dataState', states), memories(peer),
+  ]);
+  t.same(judgeAll(marked(1n, 2n), marked(2n, 1n), false, true), []);
+  const clean = (copyId: bigint, peer: bigint): Hello[] => product(copyId, [
+    lineages, axis('flags', [0, createdZeroed, assumeClean]), axis('role', roles),
+    axis('dataState', states), memories(peer),
+  ]);
+  t.same(judgeAll(clean(1n, 2n), clean(2n, 1n), false, true), []);
 });
 
-function show(one: Hello): string {
-  const { generation, flags, dataState, role, marked, peerCopyId } = one;
-  return [generation, one.history.filter((id) => id !== 0n), flags, dataState, role, marked,
-    peerCopyId].join(',');
-}
+t.test('generation: a primary without a complete copy of its own', async (t) => {
+  t.same(judgeAll(attached(1n, 2n), attached(2n, 1n), false, true), []);
+  const mixed = (copyId: bigint, peer: bigint): Hello[] => product(copyId, [
+    lineages, axis('dataState', states), axis('features', [0, Feature.remote, 2]), attachments,
+    memories(peer).slice(0, 3), axis('authority', [0n, 10n]),
+  ]);
+  t.same(judgeAll(mixed(1n, 2n), mixed(2n, 1n), false, true), []);
+});
+
+t.test('generation: a split brain is resolved as decided and not otherwise', async (t) => {
+  const base = (copyId: bigint, peer: bigint): Hello[] => product(copyId, [
+    lineages, axis('dataState', states), axis('role', roles),
+    axis('flags', [0, forced | forcedIneligible]),
+    memories(peer).filter(({ peerCopyId }) => peerCopyId !== 0n).slice(0, 3),
+  ]);
+  const asks = (one: Hello, resolvePeer: bigint): Hello[] => [
+    ...axis('resolve', [Resolve.dryRun, Resolve.discardLocal, Resolve.discardPeer])
+      .map((change) => ({ ...one, ...change, resolveLocal: one.generation, resolvePeer })),
+    // Decided upon another generation of this copy.
+    { ...one, resolve: Resolve.discardPeer, resolveLocal: 77n, resolvePeer },
+  ];
+  const mine = base(1n, 2n).flatMap((one) => [11n, 12n].flatMap((id) => asks(one, id)));
+  t.same(judgeAll(mine, base(2n, 1n), true), []);
+  const some = mine.filter((one) => one.resolvePeer === 12n && one.flags === 0);
+  const others = base(2n, 1n).filter((one) => one.generation === 12n)
+    .flatMap((one) => asks(one, 11n));
+  t.same(judgeAll(some, others, true), [], 'two decisions at once are none');
+});
+
+t.test('generation: one\'s own copy, other sizes and names are refused always', async (t) => {
+  const some = (copyId: bigint): Hello[] => product(copyId, [
+    lineages, axis('dataState', states), axis('flags', everyFlag), axis('role', roles),
+  ]);
+  const refused = (change: Partial<Hello>, row: string): boolean => some(1n).every((me) =>
+    some(2n).every((peer) => {
+      const verdict = decide(me, { ...peer, ...change });
+      rows.add(verdict.row);
+      return verdict.kind === 'refuse' && verdict.row === row;
+    }));
+  t.ok(refused({ copyId: 1n }, 'M-same-copy'));
+  t.ok(refused({ mediaSize: 9 * MiB }, 'M-size'));
+  t.ok(refused({ sectorSize: 4096 }, 'M-sector'));
+  t.ok(refused({ resource: 'other' }, 'M-resource'));
+});
+
+t.test('generation: every row is reached, and no other', async (t) => {
+  t.same([...rows].sort(), [...generationRows].sort());
+  t.equal(new Set(generationRows).size, generationRows.length, 'no label twice');
+});
 
 function row(me: Partial<Hello>, peer: Partial<Hello>): string {
   const verdict = decide(hello(me), hello({ copyId: 2n, peerCopyId: 1n, node: 'b', ...peer }));

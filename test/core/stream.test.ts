@@ -325,7 +325,9 @@ t.test('hello: every field that cannot be is refused', async (t) => {
   for (const change of [
     { copyId: 0n }, { role: 2 }, { windowFrames: 0 }, { windowBytes: limits.payloadBytesMax - 1 },
     { timeout: 0 }, { dataState: 0 }, { dataState: 3 }, { versionMin: 2 }, { versionMax: 0 },
-    { marked: 2 },
+    { marked: 2 }, { attachment: 2, role: 1 }, { attachment: 1, role: 0 }, { resolve: 4 },
+    { resolve: 1, resolveLocal: 5n }, { resolve: 2, resolvePeer: 5n }, { resolveLocal: 5n },
+    { resolvePeer: 5n },
   ]) {
     const raw = encodeHello({ ...hello, ...change });
     t.equal(codeOf(() => void decodeHello(raw)), 'HAST_E_PROTOCOL', Object.keys(change).join());

@@ -14,9 +14,15 @@ import {
 } from '../../lib/format/map-pages.ts';
 import { decodePreface, encodePreface } from '../../lib/format/preface.ts';
 import { decodeSuperblock, encodeSuperblock } from '../../lib/format/superblock.ts';
+import {
+  decodeUndoHeader, decodeUndoRecord, decodeUndoTrailer, encodeUndoHeader, encodeUndoRecord,
+  encodeUndoTrailer, undoHeaderChecksum,
+} from '../../lib/format/undo.ts';
 import { encodeFrame, FrameReader, type WireOptions } from '../../lib/format/wire.ts';
 import { Bytes, frozen, slowCrc32 } from './golden-bytes.ts';
-import { handSuperblock, superblockValue } from './samples.ts';
+import {
+  handSuperblock, handUndoFile, superblockValue, undoInfo, undoRanges,
+} from './samples.ts';
 
 const copyId = 0x1122334455667788n;
 
@@ -94,9 +100,38 @@ t.test('golden: preface, hello, lineage', async (t) => {
     .number(224, 8, 2 ** 26).text(232, 'shared').text(360, 'h1').number(432, 4, 20).raw;
   t.same(decodeHello(check(t, 'hello', helloHand, encodeHello(value))), value);
 
+  const remote = {
+    ...value, features: 1, attachment: 1, authority: 0x8877665544332211n, resolve: 3,
+    resolveLocal: value.generation, resolvePeer: 0x0807060504030201n,
+  };
+  const remoteHand = new Bytes(640).put(0, helloHand).number(4, 4, 1).number(35, 1, 1)
+    .number(436, 8, 0x8877665544332211n).number(444, 4, 3).number(448, 8, value.generation)
+    .number(456, 8, 0x0807060504030201n).raw;
+  t.same(decodeHello(check(t, 'hello-remote', remoteHand, encodeHello(remote))), remote);
+
   const lineage = { generation: 0x0102030405060708n, history };
   const lineageHand = new Bytes(136).number(0, 8, lineage.generation).numbers(8, 8, history).raw;
   t.same(decodeLineage(check(t, 'lineage', lineageHand, encodeLineage(lineage))), lineage);
+});
+
+t.test('golden: undo file', async (t) => {
+  const header = encodeUndoHeader(undoInfo);
+  const records = undoRanges.map(({ offset, data }, number) => ({
+    offset, number, length: data.length, dataChecksum: slowCrc32(data),
+  }));
+  const heads = records.map(encodeUndoRecord);
+  const trailer = {
+    count: 2, bytes: 612, headerChecksum: undoHeaderChecksum(header),
+    recordsChecksum: slowCrc32(Buffer.concat(heads)),
+  };
+  const [one, two] = undoRanges.map(({ data }) => data) as [Buffer, Buffer];
+  const raw = check(t, 'undo', handUndoFile(), Buffer.concat([
+    header, heads[0] as Buffer, one, heads[1] as Buffer, two, encodeUndoTrailer(trailer),
+  ]));
+  t.same(decodeUndoHeader(raw.subarray(0, 512)), undoInfo);
+  t.same(decodeUndoRecord(raw.subarray(512, 544), undoInfo.mediaSize), records[0]);
+  t.same(decodeUndoRecord(raw.subarray(1056, 1088), undoInfo.mediaSize), records[1]);
+  t.same(decodeUndoTrailer(raw.subarray(-64)), trailer);
 });
 
 interface Header {

@@ -1,6 +1,7 @@
-/** One superblock as a value and, independently, as bytes. */
+/** Values and, independently, their bytes: a superblock, an undo file. */
 import type { Superblock } from '../../lib/format/superblock.ts';
-import { Bytes } from './golden-bytes.ts';
+import type { UndoInfo } from '../../lib/format/undo.ts';
+import { Bytes, slowCrc32 } from './golden-bytes.ts';
 
 const MiB = 1024 * 1024;
 const mediaSize = 100 * MiB;
@@ -30,4 +31,30 @@ export function handSuperblock(): Buffer {
     .number(152, 8, 1_700_000_001).number(160, 8, 0xfffffffffffffffen).numbers(168, 8, history)
     .number(296, 8, 0x99).number(304, 8, 0xa1).number(312, 8, 41).number(320, 8, 42)
     .number(328, 8, 0x43).text(512, 'shared').text(640, 'h2').seal(24).raw;
+}
+
+export const undoInfo: UndoInfo = {
+  copyId: 0x1122334455667788n, generation: 0xa1n, keptCopyId: 0x99n,
+  keptGeneration: 0xfffffffffffffffen, mediaSize, createdAt: 1_700_000_000, discarded: 2,
+  resource: 'shared',
+};
+
+/** Two ranges: the last 512 bytes of the volume, and 100 bytes at 4096. */
+export const undoRanges = [
+  { offset: mediaSize - 512, data: Buffer.from(Array.from({ length: 512 }, (_, at) => at & 0xff)) },
+  { offset: 4096, data: Buffer.alloc(100, 0xee) },
+];
+
+export function handUndoFile(): Buffer {
+  const header = new Bytes(512).text(0, 'HASTUNDO').number(8, 4, 1).number(16, 8, undoInfo.copyId)
+    .number(24, 8, 0xa1).number(32, 8, 0x99).number(40, 8, 0xfffffffffffffffen)
+    .number(48, 8, mediaSize).number(56, 8, 1_700_000_000).number(64, 4, 2).text(72, 'shared')
+    .seal(12).raw;
+  const heads = undoRanges.map(({ offset, data }, number) => new Bytes(32).text(0, 'UREC')
+    .number(8, 8, offset).number(16, 8, number).number(24, 4, data.length)
+    .number(28, 4, slowCrc32(data)).seal(4).raw);
+  const trailer = new Bytes(64).text(0, 'UEND').number(8, 8, 2).number(16, 8, 612)
+    .put(24, header.subarray(12, 16)).number(28, 4, slowCrc32(Buffer.concat(heads))).seal(4).raw;
+  const records = undoRanges.flatMap(({ data }, index) => [heads[index] as Buffer, data]);
+  return Buffer.concat([header, ...records, trailer]);
 }
