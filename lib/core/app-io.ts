@@ -11,11 +11,13 @@
 import { AppOp, type AppRequest, type Volume } from './ports.ts';
 import { FrameFlag, FrameType } from '../format/frame.ts';
 import { limits } from '../format/limits.ts';
-import { flushComplete, PeerStage, writeComplete, type Mode } from './completion.ts';
+import { flushComplete, PeerStage, writeComplete } from './completion.ts';
+import { AppRecord } from './app-record.ts';
 import type { CoreContext } from './context.ts';
-import type { MarkRequest } from './dirty-tracker.ts';
-import type { PeerStream, RoomWaiter, StreamItem } from './peer-stream.ts';
-import type { RangeLock } from './range-lock.ts';
+import { Held, type Pending } from './held.ts';
+import type { PeerStream } from './peer-stream.ts';
+import { ReadRepair } from './read-repair.ts';
+import { pieceBytesMax, type RemoteIo } from './remote-io.ts';
 
 const errnoIo = 5;
 const errnoInvalid = 22;
@@ -28,84 +30,26 @@ export interface AppIoHost {
   readonly isComplete: boolean;
   /** A request is held because it is not: record it, then call `recheck`. */
   requireAlone(): void;
-  /** The local copy failed or this node must step down: every request ends with EIO. */
+  /** The local copy failed or this node must step down: nothing is served any more. */
   readonly failed: boolean;
+  /** While `failed`: requests wait for a person, instead of ending with EIO. */
+  readonly stalls: boolean;
+  /** Where requests go while the peer's copy is the one that counts; null while this one is. */
+  readonly remoteIo: RemoteIo | null;
+  /** A resync runs: it wants to know what the application feels. */
+  readonly isSyncing: boolean;
+  requestDone(latencyMs: number): void;
   strayEnded(): void;
-}
-
-/** One request, piece by piece: a write is one piece, a large discard many. */
-class AppRecord implements RangeLock, MarkRequest, StreamItem, RoomWaiter {
-  app: AppRequest | null = null;
-  op: AppOp = AppOp.read;
-  from = 0;
-  to = 0;
-  firstExtent = 0;
-  lastExtent = 0;
-  pieceFrom = 0;
-  pieceTo = 0;
-  seq = 0;
-  windowBytes = 0;
-  sentAt = 0;
-  mode: Mode = 'fullsync';
-  /** The stream that carries this piece, while its session lives. */
-  stream: PeerStream | null = null;
-  counts = false;
-  stage: PeerStage = PeerStage.none;
-  localDone = false;
-  /** The stream still refers to this record. */
-  atPeer = false;
-  marked = false;
-  locked = false;
-  launched = false;
-  readonly #io: AppIo;
-
-  constructor(io: AppIo) {
-    this.#io = io;
-  }
-
-  onGranted(): void {
-    this.locked = true;
-    this.#io.nextPiece(this);
-  }
-
-  onMarked(): void {
-    this.marked = true;
-    this.#io.launch(this);
-  }
-
-  onRoom(): void {
-    this.#io.launch(this);
-  }
-
-  readonly onLocal = (errno: number): void => this.#io.localDone(this, errno);
-  readonly onRead = (errno: number): void => this.#io.readDone(this, errno);
-
-  peerReceived(): void {
-    if (this.stage === PeerStage.none) this.stage = PeerStage.received;
-    this.#io.advance(this);
-  }
-
-  peerDone(): void {
-    this.stage = PeerStage.done;
-    this.atPeer = false;
-    this.#io.advance(this);
-  }
-
-  peerLost(): void {
-    this.atPeer = false;
-    this.stream = null;
-    this.counts = false;
-    this.#io.advance(this);
-  }
 }
 
 export class AppIo implements Volume {
   readonly size: number;
   readonly #context: CoreContext;
   readonly #host: AppIoHost;
-  readonly #pool: AppRecord[] = [];
+  #pool: AppRecord[] = [];
   readonly #active = new Set<AppRecord>();
-  readonly #pieceBytesMax: number;
+  /** Requests that wait for a person: neither copy can serve. */
+  #stalled: Pending[] = [];
   #stream: PeerStream | null = null;
   /** Acknowledged with one copy since the peer was last complete. */
   singleCopyWrites = 0;
@@ -114,14 +58,42 @@ export class AppIo implements Volume {
     this.#context = context;
     this.#host = host;
     this.size = context.mediaSize;
-    const { extentSize, keepDirty } = context.store.value;
-    // A piece must fit the hot extents several times over, and one frame.
-    const extents = Math.max(1, Math.min(64, Math.floor(keepDirty / 4)));
-    this.#pieceBytesMax = Math.min(extents * extentSize, limits.rangeBytesMax);
   }
 
   get activeCount(): number {
-    return this.#active.size;
+    return this.#active.size + this.#stalled.length;
+  }
+
+  /** Gives every request away; what still comes for them here is ignored. */
+  surrender(): Pending[] {
+    const pending: Pending[] = [];
+    for (const record of this.#active) {
+      const { app, op } = record;
+      record.isLate = true;
+      // A flush lends no memory.
+      const isBusy = record.launched && !record.localDone && op !== AppOp.flush;
+      if (isBusy) record.held = new Held();
+      record.app = null;
+      if (app !== null) pending.push({ app, held: record.held });
+    }
+    this.#active.clear();
+    this.#pool = [];
+    this.#stream = null;
+    return pending;
+  }
+
+  /** Keeps every request until failStalled(): neither copy can serve. */
+  stall(): void {
+    this.#stalled.push(...this.surrender());
+  }
+
+  failStalled(): void {
+    const stalled = this.#stalled;
+    this.#stalled = [];
+    for (const { app, held } of stalled) {
+      if (held === null) app.complete(errnoIo);
+      else held.answer(app, errnoIo, null);
+    }
   }
 
   useStream(stream: PeerStream | null): void {
@@ -145,29 +117,32 @@ export class AppIo implements Volume {
       return;
     }
     if (this.#host.failed) {
-      app.complete(errnoIo);
+      if (this.#host.stalls) this.#stalled.push({ app, held: null });
+      else app.complete(errnoIo);
       return;
     }
     if (length === 0 && app.op !== AppOp.flush) {
       app.complete(0);
       return;
     }
+    this.#count(app.op);
+    const { remoteIo } = this.#host;
+    if (remoteIo !== null) {
+      remoteIo.submit(app);
+      return;
+    }
     const record = this.#pool.pop() ?? new AppRecord(this);
     record.app = app;
+    record.since = this.#host.isSyncing ? this.#context.clock.now() : 0;
     record.op = app.op;
     record.from = offset;
     record.to = offset + length;
     record.pieceTo = offset;
     record.mode = this.#context.options.mode;
     this.#active.add(record);
-    const { statistics } = this.#context;
-    switch (app.op) {
-      case AppOp.read: statistics.reads++; this.#read(record, app); return;
-      case AppOp.flush: statistics.flushes++; this.#flush(record); return;
-      case AppOp.write: statistics.writes++; break;
-      default: statistics.deletes++;
-    }
-    if (this.#context.locks.acquire(record)) {
+    if (app.op === AppOp.read) this.#read(record, app);
+    else if (app.op === AppOp.flush) this.#flush(record);
+    else if (this.#context.locks.acquire(record)) {
       record.locked = true;
       this.nextPiece(record);
     }
@@ -179,7 +154,7 @@ export class AppIo implements Volume {
     record.pieceFrom = record.pieceTo;
     record.pieceTo = record.op === AppOp.write
       ? record.to
-      : Math.min(record.to, record.pieceFrom + this.#pieceBytesMax);
+      : Math.min(record.to, record.pieceFrom + pieceBytesMax(this.#context));
     const { extentSize } = this.#context.tracker;
     record.firstExtent = Math.floor(record.pieceFrom / extentSize);
     record.lastExtent = Math.floor((record.pieceTo - 1) / extentSize);
@@ -223,6 +198,10 @@ export class AppIo implements Volume {
   localDone(record: AppRecord, errno: number): void {
     const { statistics, tracker } = this.#context;
     statistics.queueLocal--;
+    if (record.isLate) {
+      record.held?.over();
+      return;
+    }
     const length = record.pieceTo - record.pieceFrom;
     // Also after an error: part of the range may be on the disk.
     if (record.stream?.ended === true) record.stream = null;
@@ -237,6 +216,7 @@ export class AppIo implements Volume {
     record.marked = false;
     if (errno !== 0) {
       this.#context.localFailed(record.op === AppOp.write ? 'write' : 'delete', errno);
+      if (record.isLate) return;
     }
     if (errno !== 0 || this.#host.failed) {
       if (record.app !== null) this.#fail(record);
@@ -278,9 +258,28 @@ export class AppIo implements Volume {
 
   readDone(record: AppRecord, errno: number): void {
     this.#context.statistics.queueLocal--;
-    if (errno !== 0) this.#context.localFailed('read', errno);
+    if (record.isLate) {
+      record.held?.over();
+      return;
+    }
     record.localDone = true;
-    if (record.app !== null) this.#answer(record, errno === 0 ? 0 : errnoIo);
+    if (errno === 0) {
+      if (record.app !== null) this.#answer(record, 0);
+      return;
+    }
+    this.#context.localFailed('read', errno);
+    const stream = this.#stream;
+    if (stream === null || !stream.counts || record.app === null) {
+      if (record.app !== null) this.#answer(record, errnoIo);
+      return;
+    }
+    const length = record.to - record.from;
+    new ReadRepair(this.#context, stream, record.from, length, (result, data) => {
+      const { app } = record;
+      if (app === null) return;
+      data?.copy(app.buffer, app.bufferOffset);
+      this.#answer(record, result);
+    }).start();
   }
 
   /** The conditions for answering changed. */
@@ -301,7 +300,10 @@ export class AppIo implements Volume {
     const epoch = stream.flush(0, (lost) => {
       if (!lost) one();
     });
-    this.#context.disk.flush((errno) => {
+    const { disk } = this.#context;
+    disk.flush((errno) => {
+      // The copy was given up meanwhile: its flush says nothing.
+      if (disk !== this.#context.disk) return;
       if (errno !== 0) {
         this.#context.localFailed('flush', errno);
         return;
@@ -309,6 +311,16 @@ export class AppIo implements Volume {
       epoch.localFlushed();
       one();
     });
+  }
+
+  #count(op: AppOp): void {
+    const { statistics } = this.#context;
+    switch (op) {
+      case AppOp.read: statistics.reads++; return;
+      case AppOp.flush: statistics.flushes++; return;
+      case AppOp.write: statistics.writes++; return;
+      default: statistics.deletes++;
+    }
   }
 
   #read(record: AppRecord, app: AppRequest): void {
@@ -361,6 +373,7 @@ export class AppIo implements Volume {
     this.#context.statistics.queueLocal++;
     this.#context.disk.flush((errno) => {
       this.#context.statistics.queueLocal--;
+      if (record.isLate) return;
       record.localDone = true;
       if (errno !== 0) {
         this.#context.localFailed('flush', errno);
@@ -381,6 +394,7 @@ export class AppIo implements Volume {
     next.to = record.to;
     next.pieceTo = record.pieceTo;
     next.mode = record.mode;
+    next.since = record.since;
     record.app = null;
     this.#active.delete(record);
     this.#active.add(next);
@@ -423,6 +437,7 @@ export class AppIo implements Volume {
     const app = record.app as AppRequest;
     record.app = null;
     this.#active.delete(record);
+    if (record.since !== 0) this.#host.requestDone(this.#context.clock.now() - record.since);
     this.#recycle(record);
     app.complete(errno);
   }

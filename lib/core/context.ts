@@ -2,10 +2,11 @@
 import type { Logger } from '../base/log.ts';
 import type { Mode } from './completion.ts';
 import type { DirtyTracker } from './dirty-tracker.ts';
-import type { ClockPort, DiskPort, EventPort, RandomPort, TurnPort } from './ports.ts';
+import type { ClockPort, EventPort, RandomPort, TurnPort } from './ports.ts';
 import type { RangeLocks } from './range-lock.ts';
 import type { SuperblockStore } from './superblock-store.ts';
 import type { Timers } from './timers.ts';
+import type { CoreDisk } from './watched-disk.ts';
 import type { Statistics } from '../format/status.ts';
 
 /** Settings of a resource; those not marked fixed may change while it runs. */
@@ -32,10 +33,12 @@ export type LocalOp = 'read' | 'write' | 'delete' | 'flush' | 'metadata';
 
 export interface CoreContext {
   readonly options: CoreOptions;
-  readonly disk: DiskPort;
-  readonly store: SuperblockStore;
-  readonly tracker: DirtyTracker;
-  readonly locks: RangeLocks;
+  /** What comes with the local copy: others after an attach. */
+  disk: CoreDisk;
+  store: SuperblockStore;
+  tracker: DirtyTracker;
+  /** New ones when the local copy is given up: what held the old ones is not waited for. */
+  locks: RangeLocks;
   readonly timers: Timers;
   readonly clock: ClockPort;
   readonly random: RandomPort;
@@ -44,8 +47,8 @@ export interface CoreContext {
   readonly log: Logger;
   readonly statistics: Statistics;
   /** Start of the data in `local`. */
-  readonly dataOffset: number;
+  dataOffset: number;
   readonly mediaSize: number;
-  /** The local copy failed: nothing more is acknowledged from it. */
+  /** The local copy failed: nothing more is acknowledged from it. A read error only counts. */
   localFailed(op: LocalOp, errno: number): void;
 }

@@ -228,6 +228,29 @@ export class DirtyTracker {
     this.#local.arrived(offset, length);
   }
 
+  /**
+   * The application wrote these bytes here while the peer's copy counts: blocks that lie wholly
+   * within are no longer stale, and all of them are marked until a local flush is done.
+   */
+  wroteLocally(offset: number, length: number): void {
+    this.#local.wrote(offset, length);
+    addRegions(this.#unwritten, offset, length);
+  }
+
+  /** Something arrived, or was written, that no local flush has covered. */
+  get hasLocalUnflushed(): boolean {
+    return this.#local.hasUnflushed;
+  }
+
+  /** All of it is marked as stale at the peer, durably. */
+  isDurablyStale(offset: number, length: number): boolean {
+    if (this.#committing) return false;
+    for (const region of regionsOf(offset, length)) if (this.#unwritten.has(region)) return false;
+    const first = Math.floor(offset / limits.blockSize);
+    const count = Math.ceil((offset + length) / limits.blockSize) - first;
+    return this.peerStale.runLength(first, count) === count;
+  }
+
   /** Call when a local flush is issued; one that fails is never reported done. */
   localFlushBegins(): LocalFlush {
     return this.#local.flushBegins();
@@ -466,4 +489,11 @@ function addRegions(regions: RegionSet, offset: number, length: number): void {
   for (let region = Math.floor(offset / limits.regionSize); region <= last; region++) {
     regions.add(region);
   }
+}
+
+/** The regions that the bytes touch. */
+export function regionsOf(offset: number, length: number): number[] {
+  const first = Math.floor(offset / limits.regionSize);
+  const last = Math.floor((offset + length - 1) / limits.regionSize);
+  return Array.from({ length: last - first + 1 }, (_, at) => first + at);
 }

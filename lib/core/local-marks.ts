@@ -40,6 +40,16 @@ export class LocalMarks {
     this.stale.moveRange(offset, length, this.#unflushed);
   }
 
+  /** The application wrote here: also blocks that were not stale wait for a flush now. */
+  wrote(offset: number, length: number): void {
+    this.stale.clearRange(offset, length);
+    this.#unflushed.setRange(offset, length);
+  }
+
+  get hasUnflushed(): boolean {
+    return !this.#unflushed.isEmpty;
+  }
+
   flushBegins(): LocalFlush {
     if (this.#unflushed.isEmpty) return nothingArrived;
     const flush = { blocks: this.#unflushed };

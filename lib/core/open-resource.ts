@@ -6,18 +6,17 @@
 import { HastError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import type { Statistics } from '../format/status.ts';
-import { limits } from '../format/limits.ts';
-import { decodeSuperblock, tailOffset, type Superblock } from '../format/superblock.ts';
+import type { Superblock } from '../format/superblock.ts';
 import type { CoreContext, CoreOptions } from './context.ts';
-import { DirtyTracker } from './dirty-tracker.ts';
 import { loadMap, type LoadedMap } from './map-loader.ts';
+import { attachmentOf, readSuperblock, unreadableMap } from './open-attachment.ts';
 import type {
   ClockPort, ConnectPort, DiskPort, EventPort, RandomPort, TurnPort,
 } from './ports.ts';
 import { RangeLocks } from './range-lock.ts';
 import { Resource } from './resource.ts';
-import { chooseSuperblock, SuperblockStore } from './superblock-store.ts';
 import { Timers } from './timers.ts';
+import { WatchedDisk } from './watched-disk.ts';
 
 export interface CorePorts {
   disk: DiskPort;
@@ -41,58 +40,10 @@ const emptyStatistics = (): Statistics => ({
 
 /** Calls `done` with the core, not yet started, or with what stands against it. */
 export function openResource(ports: CorePorts, options: CoreOptions, done: OpenDone): void {
-  const size = limits.superblockSize;
-  const head = Buffer.alloc(size);
-  const tail = Buffer.alloc(size);
-  if (ports.localSize < 2 * size) {
-    done(new HastError('HAST_E_TOO_SMALL', 'the local disk is too small to hold metadata'), null);
-    return;
-  }
-  ports.disk.read(0, head, 0, size, (headError) => {
-    const at = tailPosition(headError === 0 ? head : null, ports.localSize);
-    ports.disk.read(at, tail, 0, size, (tailError) => {
-      try {
-        const block = chooseSuperblock(
-          headError === 0 ? head : Buffer.alloc(size), tailError === 0 ? tail : null,
-        );
-        checkIdentity(block, ports.localSize, options);
-        load(ports, options, block, done);
-      } catch (error) {
-        if (!(error instanceof HastError)) throw error;
-        done(error, null);
-      }
-    });
+  readSuperblock(ports.disk, ports.localSize, options, (error, block) => {
+    if (block === null) done(error, null);
+    else load(ports, options, block, done);
   });
-}
-
-/** The tail lies where `create` saw the end of the disk, which may have grown since. */
-function tailPosition(head: Buffer | null, localSize: number): number {
-  if (head !== null) {
-    try {
-      const block = decodeSuperblock(head);
-      if (block.localSize <= localSize) return tailOffset(block.localSize);
-    } catch (error) {
-      if (!(error instanceof HastError)) throw error;
-    }
-  }
-  return tailOffset(localSize);
-}
-
-function checkIdentity(block: Superblock, localSize: number, options: CoreOptions): void {
-  if (block.resource !== options.resource) {
-    throw new HastError(
-      'HAST_E_NO_METADATA',
-      `the metadata belong to resource ${block.resource}, not ${options.resource}`,
-      { hint: 'check the path of local, or run hastctl create --force to use this disk anew' },
-    );
-  }
-  if (block.localSize > localSize) {
-    throw new HastError(
-      'HAST_E_TOO_SMALL',
-      `the local disk has ${localSize} bytes; it had ${block.localSize} when it was created`,
-      { hint: 'give the disk its size back, or run hastctl create --force to use it anew' },
-    );
-  }
 }
 
 function load(
@@ -100,9 +51,7 @@ function load(
 ): void {
   loadMap(ports.disk, block, (errno, loaded) => {
     if (errno !== 0) {
-      done(new HastError('HAST_E_IO', `the dirty map cannot be read (errno ${errno})`, {
-        hint: 'the local disk fails: replace it',
-      }), null);
+      done(unreadableMap(errno), null);
       return;
     }
     for (const damage of loaded.damage) {
@@ -119,14 +68,11 @@ function build(
   return new Resource((localFailed): CoreContext => {
     const onError = (errno: number): void => localFailed('metadata', errno);
     return {
-      options, disk, clock, random, events, turn, log, localFailed,
-      store: new SuperblockStore(disk, block),
-      tracker: new DirtyTracker(disk, block, loaded, onError),
+      options, clock, random, events, turn, log, localFailed,
+      ...attachmentOf(new WatchedDisk(disk, clock), block, loaded, onError),
       locks: new RangeLocks(),
       timers: new Timers(() => turn.deadlineChanged()),
       statistics: emptyStatistics(),
-      dataOffset: block.dataOffset,
-      mediaSize: block.mediaSize,
     };
   }, ports.connect);
 }

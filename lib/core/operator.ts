@@ -2,6 +2,9 @@
  * What an operator may ask of a running core beside the role: detach and attach of the local
  * copy, the statement that the peer is gone, pause of a resync, and the way out of a split brain.
  */
+import { SuperblockFlag } from '../format/superblock.ts';
+import { attachmentProblem } from './remote-state.ts';
+import { openAttachment } from './open-attachment.ts';
 import type { DiskPort, UndoSink, UndoSource } from './ports.ts';
 import type { Resource } from './resource.ts';
 
@@ -48,6 +51,10 @@ export type ResolveResult =
     full: boolean;
   };
 
+const attachHint = 'replace the disk, then: hastctl attach NAME';
+/** A new disk must show its metadata within `disk-timeout`, but never sooner than this. */
+const attachMsMin = 5000;
+
 const notYet: Refusal = { message: 'not in this build', hint: 'use a newer one' };
 
 export class Operator {
@@ -59,25 +66,86 @@ export class Operator {
 
   /** A resync that runs stops sending; one that begins waits. Not kept over a restart. */
   pauseResync(paused: boolean): void {
-    void paused;
-    void this.#resource;
+    const resource = this.#resource;
+    resource.resyncPaused = paused;
+    resource.pace.paused = paused;
+    resource.context.log.info({ paused }, 'resync');
+    resource.session?.pump();
   }
 
   /** Stops using the local copy; a primary goes on through its complete peer. */
   detach(done: CommandDone): void {
-    done(notYet);
+    const resource = this.#resource;
+    if (resource.isDiskless || resource.failed) {
+      done(resource.isDiskless ? null : { message: resource.failure, hint: attachHint });
+      return;
+    }
+    const why = 'detached by an operator';
+    if (resource.remote.lose(why, 'detached')) {
+      done(null);
+      return;
+    }
+    if (resource.role === 'primary') {
+      done({
+        message: 'the peer has no complete copy that could take over',
+        hint: 'wait until hastctl status says complete: hastctl wait --synced NAME',
+      });
+      return;
+    }
+    resource.giveUpCopy(why);
+    done(null);
   }
 
   /** A primary without a local copy takes `disk`, which the peer brings up to date. */
   attach(disk: DiskPort, localSize: number, done: CommandDone): void {
-    void disk;
-    void localSize;
-    done(notYet);
+    const { context, isDiskless, remote } = this.#resource;
+    if (!isDiskless) {
+      done({ message: 'a local copy is attached', hint: 'hastctl detach NAME lets go of it' });
+      return;
+    }
+    let isOver = false;
+    const finish = (refusal: Refusal | null): void => {
+      if (isOver) return;
+      isOver = true;
+      context.timers.clear('attach');
+      done(refusal);
+    };
+    const waitMs = Math.max(context.options.diskTimeoutMs, attachMsMin);
+    context.timers.set('attach', context.clock.now() + waitMs, () => finish({
+      message: 'the new disk does not answer', hint: 'see the kernel log, and use another one',
+    }));
+    openAttachment(context, disk, localSize, (error, attachment) => {
+      if (isOver) return;
+      const problem = error ??
+        attachmentProblem(context, attachment?.mediaSize ?? 0);
+      if (problem !== null || attachment === null) {
+        finish({ message: problem?.message ?? '', hint: problem?.hint ?? '' });
+        return;
+      }
+      remote.attach(attachment, () => isOver, (errno) => finish(errno === 0 ? null : {
+        message: `the metadata on the new disk cannot be written (errno ${errno})`,
+        hint: 'see the kernel log, and use another one',
+      }));
+    });
   }
 
   /** The operator says that the peer is certainly off; kept until the peer returns. */
   peerGone(done: CommandDone): void {
-    done(notYet);
+    const resource = this.#resource;
+    const { context, session, linker } = resource;
+    if (session?.isConnected === true || linker.peerAnswers) {
+      done({
+        message: 'a hastd answers at the address of the peer',
+        hint: 'it is not gone: hastctl status there tells what it does',
+      });
+      return;
+    }
+    const { flags } = context.store.value;
+    context.store.update({ flags: flags | SuperblockFlag.peerGone }, (errno) => {
+      if (errno !== 0) context.localFailed('metadata', errno);
+      context.log.warn({}, 'an operator says that the peer is gone');
+      done(errno === 0 ? null : { message: resource.failure, hint: attachHint });
+    });
   }
 
   /** Ends a split brain: needs the peer; answers when the copying has begun (or the dry run). */

@@ -35,6 +35,13 @@ export interface StreamItem {
   peerLost(): void;
 }
 
+/** A read that the peer answers; its place in the stream is its order among the writes. */
+export interface ReadItem extends StreamItem {
+  readonly readLength: number;
+  /** The data asked for; the memory is the frame's. `peerDone` is called only on an error. */
+  peerData(payload: Buffer, at: number): void;
+}
+
 export interface RoomWaiter {
   onRoom(): void;
 }
@@ -137,6 +144,11 @@ export class PeerStream implements UnflushedBlocks {
     return this.#epochs.length;
   }
 
+  /** Monotonic milliseconds when the oldest unanswered frame was sent; null where there is none. */
+  get oldestSentAt(): number | null {
+    return this.#ring[this.#oldest & (ringSize - 1)]?.sentAt ?? null;
+  }
+
   hasRoom(): boolean {
     if (this.#frames === 0) return true;
     if (this.#frames >= this.#windowFrames) return false;
@@ -172,6 +184,35 @@ export class PeerStream implements UnflushedBlocks {
       type, flags, seq, offset, size: length, arg: 0, payload, payloadOffset, headroom,
     };
     this.#link.send(frame);
+  }
+
+  /** Numbers and sends a read of at most one payload. */
+  ask(item: ReadItem, offset: number): void {
+    const seq = this.#take(item, item.readLength + frameCost);
+    this.#link.send({
+      type: FrameType.read, flags: 0, seq, offset, size: item.readLength, arg: 0, payload: null,
+      payloadOffset: 0, headroom: 0,
+    });
+  }
+
+  /** The answer to a read. Throws HAST_E_PROTOCOL where it was not asked for. */
+  data(frame: Frame): void {
+    const item = this.#ring[frame.seq & (ringSize - 1)];
+    if (item == null || item.seq !== frame.seq || !isRead(item) || frame.payload === null ||
+        frame.size !== item.readLength) {
+      throw badAck(frame.seq);
+    }
+    this.#remove(item);
+    item.peerData(frame.payload, frame.payloadOffset);
+    if (!this.#ended) this.#advance();
+  }
+
+  /** The peer cannot read it. Throws HAST_E_PROTOCOL as data(). */
+  readFailed(seq: number, errno: number): void {
+    const item = this.#ring[seq & (ringSize - 1)];
+    if (item == null || item.seq !== seq || !isRead(item) || errno === 0) throw badAck(seq);
+    this.#answered(item, errno);
+    if (!this.#ended) this.#advance();
   }
 
   /** A write whose frame is in the stream returned locally. */
@@ -211,7 +252,9 @@ export class PeerStream implements UnflushedBlocks {
     if (first > last || last >= this.#nextSeq || last - first >= ringSize) throw badAck(last);
     for (let seq = first; seq <= last; seq++) {
       const item = this.#ring[seq & (ringSize - 1)];
-      if (item == null || item.seq !== seq || item instanceof Epoch) throw badAck(seq);
+      if (item == null || item.seq !== seq || item instanceof Epoch || isRead(item)) {
+        throw badAck(seq);
+      }
       this.#answered(item, errno);
       if (this.#ended) return;
     }
@@ -274,10 +317,14 @@ export class PeerStream implements UnflushedBlocks {
   }
 
   #answered(item: StreamItem, errno: number): void {
+    this.#remove(item);
+    item.peerDone(errno);
+  }
+
+  #remove(item: StreamItem): void {
     this.#ring[item.seq & (ringSize - 1)] = null;
     this.#frames--;
     this.#bytes -= item.windowBytes;
-    item.peerDone(errno);
   }
 
   #advance(): void {
@@ -298,6 +345,10 @@ export class PeerStream implements UnflushedBlocks {
     this.#bytes += windowBytes;
     return seq;
   }
+}
+
+function isRead(item: StreamItem): item is ReadItem {
+  return 'readLength' in item;
 }
 
 function orBits(bits: Uint8Array | null, target: Uint8Array): boolean {

@@ -24,6 +24,12 @@ export interface PromotionFacts {
   freshAndAlone: boolean;
   /** Last primary, and recorded durably that the peer is behind. */
   lastPrimaryPeerBehind: boolean;
+  /** Of a connected copy that is behind: the peer can serve a primary here meanwhile. */
+  servable: boolean;
+  /** Recorded durably: the peer's copy is stale, and it acknowledges nothing without this one. */
+  keeper: boolean;
+  /** An operator said that the peer is gone, and it has not come back. */
+  peerGone: boolean;
   /** This worker saw the copy complete when contact broke. */
   completeAtLastContact: boolean;
   /** Something answered at the peer's address at the latest attempt. */
@@ -41,9 +47,12 @@ interface Row {
   refusal: { message: string; hint: string; forceable: boolean } | null;
 }
 
+/** Allowed, but not on the own copy: the peer's serves until the own one is whole. */
+export const servedRow = 'D-connected-and-served';
+
 const waitHint = 'wait until hastctl status says complete';
-const forceHint =
-  'bring the peer up, or, if it is certainly gone, use hastctl role primary --force NAME';
+const forceHint = 'bring the peer up, or, if it is certainly off, say so with ' +
+  'hastctl peer-gone NAME; hastctl role primary --force NAME is the last resort';
 
 /** The first row that matches decides. */
 export const promotionTable: readonly Row[] = [
@@ -56,6 +65,7 @@ export const promotionTable: readonly Row[] = [
     forceable: false,
   } },
   { row: 'C-connected-and-current', when: (f) => f.connected && f.current, refusal: null },
+  { row: servedRow, when: (f) => f.connected && f.servable, refusal: null },
   { row: 'D-connected-and-behind', when: (f) => f.connected, refusal: {
     message: 'this copy is still being brought up to date by the peer', hint: waitHint,
     forceable: false,
@@ -66,7 +76,8 @@ export const promotionTable: readonly Row[] = [
   } },
   { row: 'F-split-brain', when: (f) => f.splitBrain, refusal: {
     message: 'both copies were written independently (split brain)', forceable: true,
-    hint: 'decide which copy to keep; create the other one anew with hastctl create --force',
+    hint: 'see what differs with hastctl resolve NAME --dry-run, then decide with ' +
+      '--discard-local or --discard-peer',
   } },
   { row: 'F-misfit', when: (f) => f.misfit, refusal: {
     message: 'the peer refuses this copy, or this node refuses the peer\'s', forceable: true,
@@ -75,11 +86,13 @@ export const promotionTable: readonly Row[] = [
   { row: 'G-remote-none', when: (f) => f.remoteNone, refusal: null },
   { row: 'H-fresh-pair', when: (f) => f.freshAndAlone, refusal: null },
   { row: 'I-peer-recorded-behind', when: (f) => f.lastPrimaryPeerBehind, refusal: null },
+  { row: 'I-peer-relied-on-this-copy', when: (f) => f.keeper, refusal: null },
   { row: 'J-peer-answers', when: (f) => f.peerAnswers, refusal: {
     message: 'the peer is alive, but there was no handshake with it', forceable: true,
     hint: 'run hastctl status there: its role must be secondary so that the two can connect',
   } },
   { row: 'K-complete-and-peer-gone', when: (f) => f.completeAtLastContact, refusal: null },
+  { row: 'K-operator-says-peer-gone', when: (f) => f.peerGone, refusal: null },
   { row: 'L-unknown', when: () => true, refusal: {
     message: 'the peer is not reachable and may have newer data', forceable: true, hint: forceHint,
   } },

@@ -12,6 +12,7 @@ import { HastError } from '../base/errors.ts';
 import { FrameFlag, FrameType, type Frame } from '../format/frame.ts';
 import { limits } from '../format/limits.ts';
 import type { CoreContext, LocalOp } from './context.ts';
+import { regionsOf } from './dirty-tracker.ts';
 import { RangeLocks, type RangeLock } from './range-lock.ts';
 
 /** Where acknowledgements go; ignored once the session has ended. */
@@ -20,6 +21,8 @@ export interface AckSink {
   flushed(seq: number): void;
   failed(seq: number, errno: number): void;
   received(seq: number): void;
+  /** What a read frame asked for; `data` begins at `at`. */
+  readDone(frame: Frame, errno: number, data: Buffer, at: number): void;
 }
 
 class ReplicaItem implements RangeLock {
@@ -40,6 +43,9 @@ class ReplicaItem implements RangeLock {
   }
 
   readonly onDone = (errno: number): void => this.#replica.executed(this, errno);
+  readonly onMarked = (): void => this.#replica.marked(this);
+  /** Of a read: what it found. */
+  data: Buffer | null = null;
 }
 
 /** Data frames between two flushes; the flush at the end of the batch runs when they are done. */
@@ -52,6 +58,8 @@ interface Batch {
 }
 
 export class Replica {
+  /** This node keeps the map of what the sender's copy lacks: writes are marked before they run. */
+  keepsMap = false;
   readonly #context: CoreContext;
   readonly #locks = new RangeLocks();
   readonly #windowFrames: number;
@@ -93,9 +101,9 @@ export class Replica {
     }
     if (frame.size === 0 || frame.offset + frame.size > this.#context.mediaSize ||
         (frame.type === FrameType.write && frame.payload === null)) {
-      throw new HastError('HAST_E_PROTOCOL', 'a data frame outside the volume or without data');
+      throw new HastError('HAST_E_PROTOCOL', 'a range frame outside the volume or without data');
     }
-    this.#bytes += frame.payload === null ? 0 : frame.size;
+    this.#bytes += memoryOf(frame);
     // The sender keeps to the window it was told, with one largest payload of grace.
     if (this.#frames > 2 * this.#windowFrames + limits.windowFrames ||
         this.#bytes > this.#windowBytes + 2 * limits.payloadBytesMax) {
@@ -124,10 +132,26 @@ export class Replica {
   execute(item: ReplicaItem): void {
     // A failed copy takes nothing more; the session that sent this is about to end.
     if (this.#failed) return;
+    const { tracker } = this.#context;
+    const { offset, size, type } = item.frame;
+    if (!this.keepsMap || type === FrameType.read || tracker.isDurablyStale(offset, size)) {
+      this.marked(item);
+      return;
+    }
+    tracker.setStale(offset, size);
+    tracker.persist(regionsOf(offset, size), item.onMarked);
+  }
+
+  /** The range may run: nothing has to be marked before, or it is. */
+  marked(item: ReplicaItem): void {
     const { disk, dataOffset, statistics } = this.#context;
     const { frame } = item;
     statistics.queueLocal++;
-    if (frame.type === FrameType.write) {
+    if (frame.type === FrameType.read) {
+      statistics.reads++;
+      item.data = Buffer.allocUnsafe(limits.blockSize + frame.size);
+      disk.read(dataOffset + frame.offset, item.data, limits.blockSize, frame.size, item.onDone);
+    } else if (frame.type === FrameType.write) {
       statistics.writes++;
       const { payload, payloadOffset, size } = frame;
       disk.write(dataOffset + frame.offset, payload as Buffer, payloadOffset, size, item.onDone);
@@ -143,10 +167,16 @@ export class Replica {
     const { frame } = item;
     const batch = this.#batchOf.get(item) as Batch;
     this.#batchOf.delete(item);
-    this.#bytes -= frame.payload === null ? 0 : frame.size;
+    this.#bytes -= memoryOf(frame);
     batch.open--;
-    if (errno !== 0) this.#fail(frame.type === FrameType.write ? 'write' : 'delete', frame, errno);
-    else if (!this.#failed) this.#sink?.written(frame.seq);
+    if (item.data !== null) {
+      if (!this.#failed) this.#sink?.readDone(frame, errno, item.data, limits.blockSize);
+      if (errno !== 0) this.#context.localFailed('read', errno);
+    } else if (errno !== 0) {
+      this.#fail(frame.type === FrameType.write ? 'write' : 'delete', frame, errno);
+    } else if (!this.#failed) {
+      this.#sink?.written(frame.seq);
+    }
     this.#locks.release(item);
     this.#finishFrame();
     this.#advance();
@@ -220,4 +250,9 @@ export class Replica {
     this.#onDrained = [];
     for (const done of waiting) done();
   }
+}
+
+/** Bytes a frame holds in memory until it was executed. */
+function memoryOf(frame: Frame): number {
+  return frame.payload === null && frame.type !== FrameType.read ? 0 : frame.size;
 }

@@ -8,25 +8,27 @@
  * - a primary that learns the peer was primary meanwhile answers nothing more.
  */
 import { HastError } from '../base/errors.ts';
-import { limits } from '../format/limits.ts';
-import { Attachment, Resolve, WireRole, type Hello } from '../format/hello.ts';
+import type { Hello, Lineage } from '../format/hello.ts';
 import type { Preface } from '../format/preface.ts';
 import { PeerState } from '../format/superblock.ts';
 import type { Statistics } from '../format/status.ts';
 import { AppIo, type AppIoHost } from './app-io.ts';
+import { Checkpoints } from './checkpoints.ts';
 import type { CoreContext, LocalOp } from './context.ts';
 import type { RefuseReason } from './generation.ts';
 import { Linker, type LinkerHost } from './linker.ts';
 import type { PeerStream } from './peer-stream.ts';
 import type { ConnectPort, OpenLink, Volume } from './ports.ts';
+import type { RemoteIo } from './remote-io.ts';
+import { isServed, lossText, RemoteState } from './remote-state.ts';
 import type { Replica } from './replica.ts';
+import { ResyncPace } from './resync-pace.ts';
 import { Operator } from './operator.ts';
+import { ownHello } from './own-hello.ts';
 import { RoleChange, type PromoteDone } from './role-change.ts';
 import { Session } from './session.ts';
 import type { SessionHost } from './session-host.ts';
 import { withAncestor } from './superblock-store.ts';
-
-const checkpointMs = 2000;
 
 export class Resource implements SessionHost, AppIoHost, LinkerHost {
   readonly io: AppIo;
@@ -43,12 +45,21 @@ export class Resource implements SessionHost, AppIoHost, LinkerHost {
   /** The peer was primary meanwhile, or the local copy failed: nothing is answered any more. */
   failed = false;
   failure = '';
+  /** While `failed`: requests wait for a person. */
+  stalls = false;
+  /** The peer's disk failed in the present outage; it said so itself. */
+  peerDiskHasFailed = false;
   /** This copy was complete when contact broke, as far as this process knows. */
   completeAtLastContact = false;
   readonly linker: Linker;
   readonly operator: Operator;
+  readonly remote: RemoteState;
+  /** Of the latest resync. */
+  pace: ResyncPace;
+  resyncPaused = false;
 
   readonly #roleChange: RoleChange;
+  readonly #checkpoints: Checkpoints;
   readonly #instance: bigint;
   #draining: Replica | null = null;
   #aloneWanted = false;
@@ -65,6 +76,9 @@ export class Resource implements SessionHost, AppIoHost, LinkerHost {
     this.linker = new Linker(this.context, connect, this);
     this.#roleChange = new RoleChange(this);
     this.operator = new Operator(this);
+    this.remote = new RemoteState(this);
+    this.#checkpoints = new Checkpoints(this);
+    this.pace = this.newPace();
     this.#instance = this.context.random.id64();
     this.aloneRecorded = this.context.store.value.peerState === PeerState.behind;
     this.disconnectedSince = this.context.clock.wallSeconds();
@@ -74,7 +88,8 @@ export class Resource implements SessionHost, AppIoHost, LinkerHost {
   start(): void {
     // Whosever part it is to dial: the other one may be in the middle of a long back-off.
     this.linker.probe();
-    this.#checkpointLater();
+    this.#checkpoints.start();
+    this.remote.start();
   }
 
   /** The volume for a front end. Only a primary may serve it. */
@@ -106,10 +121,15 @@ export class Resource implements SessionHost, AppIoHost, LinkerHost {
   optionsChanged(reconnect: boolean): void {
     if (reconnect) this.session?.bye('the configuration changed');
     this.linker.start();
+    const { options, clock } = this.context;
+    this.pace.setRate(options.resyncRate, clock.now());
+    this.session?.pump();
     this.io.recheck();
+    this.#failWithoutData();
   }
 
   turnEnd(): void {
+    this.remote.io.turnEnd();
     this.session?.turnEnd();
   }
 
@@ -125,24 +145,7 @@ export class Resource implements SessionHost, AppIoHost, LinkerHost {
   // SessionHost
 
   hello(): Hello {
-    const { store, tracker, options } = this.context;
-    const block = store.value;
-    return {
-      versionMin: 1, versionMax: 1, features: 0, copyId: block.copyId,
-      mediaSize: block.mediaSize, sectorSize: block.sectorSize, extentSize: block.extentSize,
-      role: this.role === 'primary' ? WireRole.primary : WireRole.secondary,
-      dataState: block.dataState, replication: modeCode[options.mode], flags: block.flags,
-      generation: block.generation, history: block.history, peerCopyId: block.peerCopyId,
-      peerGeneration: block.peerGeneration, peerSessionNumber: block.peerSessionNumber,
-      sessionNumber: block.sessionNumber, instance: this.#instance,
-      marked: tracker.peerStale.isEmpty && tracker.hotCount === 0 ? 0 : 1,
-      windowFrames: limits.windowFrames,
-      windowBytes: Math.max(limits.windowBytes, options.asyncLagBytes),
-      resource: options.resource, node: options.node,
-      timeout: Math.max(1, Math.ceil(options.timeoutMs / 1000)),
-      attachment: Attachment.normal, authority: 0n,
-      resolve: Resolve.none, resolveLocal: 0n, resolvePeer: 0n,
-    };
+    return ownHello(this, this.#instance);
   }
 
   yieldsTo(peer: Hello): boolean {
@@ -159,6 +162,53 @@ export class Resource implements SessionHost, AppIoHost, LinkerHost {
 
   strayWrites(stream: PeerStream | null): number {
     return this.io.strayWrites(stream);
+  }
+
+  get isDiskless(): boolean {
+    return this.remote.isDiskless;
+  }
+
+  get reliesOn(): Lineage | null {
+    return this.remote.lineage;
+  }
+
+  get claims(): Lineage | null {
+    return this.remote.claim;
+  }
+
+  newPace(): ResyncPace {
+    const { clock, options } = this.context;
+    const now = clock.now();
+    this.pace = new ResyncPace(now);
+    this.pace.setRate(options.resyncRate, now);
+    this.pace.paused = this.resyncPaused;
+    return this.pace;
+  }
+
+  remoteReady(session: Session, stream: PeerStream): void {
+    this.context.log.info({ peer: session.peer?.node }, 'the peer serves this primary');
+    this.remote.ready(stream);
+    this.#roleChange.poke();
+  }
+
+  closeRemote(done: () => void): void {
+    this.remote.io.close(done);
+  }
+
+  remoteCommits(): void {
+    this.remote.isCommitting = true;
+  }
+
+  remoteEnds(): void {
+    this.remote.leave();
+  }
+
+  mapKnown(): void {
+    this.remote.isMapKnown = true;
+  }
+
+  peerDiskFailed(): void {
+    this.peerDiskHasFailed = true;
   }
 
   recordAlone(done: () => void): void {
@@ -210,6 +260,7 @@ export class Resource implements SessionHost, AppIoHost, LinkerHost {
     this.refusal = null;
     this.#splitBrainSeen = '';
     this.disconnectedSince = null;
+    this.peerDiskHasFailed = false;
     this.completeAtLastContact = session.verdict?.kind === 'source';
     this.linker.connected(session.peer?.node ?? '');
     this.context.log.info({ peer: session.peer?.node, verdict: session.verdict?.row }, 'connected');
@@ -239,8 +290,12 @@ export class Resource implements SessionHost, AppIoHost, LinkerHost {
       this.context.log.warn({ reason }, 'the handshake was refused');
     }
     const peerWasPrimary = reason === 'primary-is-behind' || reason === 'both-primary';
-    if (this.role === 'primary' && peerWasPrimary && !this.aloneRecorded) {
-      this.#fail(`${text}; run hastctl role secondary --force`);
+    if (this.remote.isActive && !this.isDiskless) {
+      // What was attached does not fit the peer's copy: on without it.
+      this.remote.lose(`the peer refuses the copy that was attached: ${text}`, 'detached');
+      this.refusal = null;
+    } else if (this.role === 'primary' && peerWasPrimary && !this.aloneRecorded) {
+      this.failAll(`${text}; run hastctl role secondary --force`);
     }
     session.bye(text);
     this.#roleChange.poke();
@@ -258,14 +313,17 @@ export class Resource implements SessionHost, AppIoHost, LinkerHost {
       this.lostBecause = reason;
       this.disconnectedSince = this.context.clock.wallSeconds();
       this.context.log.warn({ reason }, 'disconnected');
-      if ((session.resync?.total ?? 0) > 0) this.context.events.event({ kind: 'syncintr' });
+      const copying = session.source.resync ?? session.remote?.pull ?? null;
+      if ((copying?.total ?? 0) > 0) this.context.events.event({ kind: 'syncintr' });
       this.context.events.event({ kind: 'disconnect', reason });
     } else {
       this.context.log.debug({ reason }, 'a connection ended in the handshake');
     }
     const what = wasConnected ? 'contact' : 'handshake';
     this.linker.lost(this.refusal === null ? what : 'refused');
+    this.remote.streamLost();
     this.io.recheck();
+    this.#roleChange.poke();
   }
 
   // AppIoHost
@@ -273,6 +331,19 @@ export class Resource implements SessionHost, AppIoHost, LinkerHost {
   requireAlone(): void {
     this.#aloneWanted = true;
     this.#maybeAlone();
+  }
+
+  get remoteIo(): RemoteIo | null {
+    return this.remote.isActive ? this.remote.io : null;
+  }
+
+  get isSyncing(): boolean {
+    const { session } = this;
+    return session !== null && (session.source.resync !== null || session.remote?.pull != null);
+  }
+
+  requestDone(latencyMs: number): void {
+    this.pace.requestDone(latencyMs, this.context.clock.now());
   }
 
   strayEnded(): void {
@@ -295,7 +366,8 @@ export class Resource implements SessionHost, AppIoHost, LinkerHost {
 
   endSession(reason: string, done: () => void): void {
     this.session?.end(reason);
-    if (this.#draining === null) done();
+    // What a failed disk still holds may never return: this node takes no connection any more.
+    if (this.#draining === null || this.failed) done();
     else this.#draining.drained(done);
   }
 
@@ -310,6 +382,7 @@ export class Resource implements SessionHost, AppIoHost, LinkerHost {
   attemptFailed(text: string, answered: boolean): void {
     this.context.log.debug({ text, answered }, 'the peer was not reached');
     this.#maybeAlone();
+    this.#failWithoutData();
     this.#roleChange.poke();
   }
 
@@ -324,13 +397,28 @@ export class Resource implements SessionHost, AppIoHost, LinkerHost {
 
   /** Nothing is answered any more: pending requests end with EIO. */
   failAll(why: string): void {
-    this.#fail(why);
+    this.#fail(why, false);
+    this.stalls = false;
+    this.io.failStalled();
+    this.remote.io.failAll();
+  }
+
+  get isStopped(): boolean {
+    return this.#stopped;
+  }
+
+  /** The local copy must not be used any more: the peer's takes over, or this resource fails. */
+  copyFailed(op: LocalOp | 'timeout', detail: string): void {
+    const why = lossText(op, detail);
+    if (this.remote.lose(why, 'failed')) return;
+    const waits = this.role === 'primary' && this.context.options.onNoData === 'stall';
+    this.#fail(why, waits);
   }
 
   halt(): void {
     this.#stopped = true;
     this.linker.stop();
-    this.context.timers.clear('checkpoint');
+    this.#checkpoints.stop();
   }
 
   #maybeAlone(): void {
@@ -352,13 +440,29 @@ export class Resource implements SessionHost, AppIoHost, LinkerHost {
     else if (op === 'flush') statistics.localFlushErrors++;
     else statistics.localWriteErrors++;
     log.error({ op, errno }, 'an operation on the local copy failed');
-    if (op !== 'read') this.#fail(`the local copy failed (${op}, errno ${errno})`);
+    if (op !== 'read') this.copyFailed(op, `errno ${errno}`);
   }
 
-  #fail(why: string): void {
+  /** A secondary stops using its copy; the peer goes on without it. */
+  giveUpCopy(why: string): void {
+    this.remote.localWord = 'detached';
+    this.context.events.event({ kind: 'detach' });
+    this.#fail(why, false);
+  }
+
+  /** Nobody serves this primary, and its operator wants an error then. */
+  #failWithoutData(): void {
+    const { onNoData } = this.context.options;
+    if (!this.remote.isActive || onNoData === 'stall' || isServed(this.session)) return;
+    if (this.linker.attempts > 0 || this.refusal !== null) this.remote.io.failAll();
+  }
+
+  #fail(why: string, stalls: boolean): void {
     if (this.failed) return;
     this.failed = true;
     this.failure = why;
+    this.stalls = stalls;
+    if (stalls) this.io.stall();
     this.context.log.error({ why }, 'the resource failed');
     // At once: requests are answered below, and their memory must not be sent any more.
     this.session?.end(why);
@@ -366,28 +470,4 @@ export class Resource implements SessionHost, AppIoHost, LinkerHost {
     this.io.recheck();
     this.#roleChange.poke();
   }
-
-  #checkpointLater(): void {
-    const { timers, clock } = this.context;
-    timers.set('checkpoint', clock.now() + checkpointMs, () => this.#checkpoint());
-  }
-
-  /** Flushes what only waits for a flush, so that an idle volume ends with nothing marked. */
-  #checkpoint(): void {
-    if (this.failed) return;
-    const { tracker } = this.context;
-    const later = (): void => this.#checkpointLater();
-    const stream = this.session?.stream ?? null;
-    if (stream !== null && !stream.ended && stream.hasUnflushed && stream.epochsInFlight === 0) {
-      this.io.flushBoth(stream, () => tracker.checkpoint(() => undefined));
-      later();
-    } else if (tracker.isIdle) {
-      tracker.checkpoint(() => undefined);
-      later();
-    } else {
-      later();
-    }
-  }
 }
-
-const modeCode = { fullsync: 1, memsync: 2, async: 3 } as const;

@@ -1,8 +1,12 @@
 /** Promotion, step by step, and the clean stop. */
 import { DataState, DiskRole, PeerState, SuperblockFlag } from '../format/superblock.ts';
-import { WireRole } from '../format/hello.ts';
-import { judgePromotion, type PromotionAnswer, type PromotionFacts } from './promotion.ts';
+import { WireRole, type Hello, type Lineage } from '../format/hello.ts';
+import {
+  judgePromotion, servedRow, type PromotionAnswer, type PromotionFacts,
+} from './promotion.ts';
 import type { Resource } from './resource.ts';
+import { isServed } from './remote-state.ts';
+import type { Session } from './session.ts';
 import type { SessionPhase } from './session-host.ts';
 import { withAncestor, type SuperblockPatch } from './superblock-store.ts';
 
@@ -16,11 +20,13 @@ interface Request {
   done: PromoteDone;
   probed: boolean;
   running: boolean;
+  /** Promoted to work through the peer's copy: the handshake for it is under way. */
+  relying: boolean;
 }
 
 /** The handshake or the end of a sync is under way: wait for what comes of it. */
 const passing: ReadonlySet<SessionPhase> = new Set([
-  'hello', 'verdict', 'map', 'starting', 'finishing', 'waiting', 'adopting',
+  'hello', 'verdict', 'map', 'starting', 'finishing', 'waiting', 'adopting', 'handing',
 ]);
 
 /** How long a stop waits for requests in flight, and for the peer's last flush. */
@@ -50,7 +56,7 @@ export class RoleChange {
       return;
     }
     const deadline = context.clock.now() + timeoutMs;
-    this.#request = { force, deadline, done, probed: false, running: false };
+    this.#request = { force, deadline, done, probed: false, running: false, relying: false };
     context.timers.set('promotion', deadline, () => this.poke());
     this.poke();
   }
@@ -61,6 +67,10 @@ export class RoleChange {
     if (request === null) return;
     const { context, session, linker, role } = this.#resource;
     const late = context.clock.now() >= request.deadline;
+    if (request.relying) {
+      this.#pokeRelying(request, late);
+      return;
+    }
     if (request.running) {
       if (late && role !== 'primary') {
         this.#finish({ message: 'the local disk does not answer', hint: 'see the kernel log' });
@@ -106,12 +116,13 @@ export class RoleChange {
   /** Ends every activity in order; bounded. */
   stop(force: boolean, done: () => void): void {
     const resource = this.#resource;
-    const { context, io } = resource;
-    resource.linker.stop();
+    const { context, io, remote } = resource;
+    // A primary that works through its peer needs it to the end.
+    if (!remote.isActive) resource.linker.stop();
     if (force) resource.failAll('the device was taken away by force');
     const deadline = context.clock.now() + stopWaitMs;
     const wait = (): void => {
-      if (io.activeCount > 0 && context.clock.now() < deadline) {
+      if (io.activeCount + remote.io.activeCount > 0 && context.clock.now() < deadline) {
         context.timers.set('stop', context.clock.now() + 20, wait);
         return;
       }
@@ -132,12 +143,16 @@ export class RoleChange {
       failed,
       connected,
       peerIsPrimary: connected && session.peerRole === WireRole.primary,
-      current: phase === 'complete' || phase === 'copying' || phase === 'undecided',
+      current: phase === 'complete' || phase === 'copying' || phase === 'undecided' ||
+        phase === 'serving',
       splitBrain: refusal?.reason === 'split-brain',
       misfit: refusal !== null && refusal.reason !== 'split-brain',
       remoteNone: context.options.alone,
       freshAndAlone: block.generation === 0n && block.peerCopyId === 0n,
       lastPrimaryPeerBehind: lastPrimary && block.peerState === PeerState.behind,
+      servable: (phase === 'syncing' || phase === 'waiting') && session?.supportsRemote === true,
+      keeper: (block.flags & SuperblockFlag.keeper) !== 0 && block.peerState === PeerState.behind,
+      peerGone: (block.flags & SuperblockFlag.peerGone) !== 0,
       completeAtLastContact,
       peerAnswers: linker.peerAnswers && !context.options.alone && !connected,
     };
@@ -173,29 +188,125 @@ export class RoleChange {
       this.#finish({ message: answer.message, hint: answer.hint });
       return;
     }
+    if (answer.row === servedRow && session !== null) {
+      this.#rely(session, request);
+      return;
+    }
     const joined = session !== null && (session.isComplete || session.phase === 'copying');
     // What a handshake under way was told of this node's role is no longer true.
     if (!joined && session?.phase !== 'undecided') session?.end('this node is being promoted');
     this.#resource.role = 'primary';
-    context.store.update(this.#patch(answer, joined), (error) => {
-      if (error !== 0) fail(error);
-      else this.#promoted(request);
+    const lineage = this.#nextLineage();
+    const record = (recorded: Lineage, isJoined: boolean): void => {
+      context.store.update({ ...recorded, ...this.#patch(answer, isJoined) }, (error) => {
+        if (error !== 0) fail(error);
+        else this.#promoted(request);
+      });
+    };
+    if (session?.isComplete === true) this.#announce(session, request, lineage, record);
+    else record(lineage, joined);
+  }
+
+  /**
+   * The complete peer takes the generation first: were it recorded here first, and this node lost
+   * before the peer heard of it, the two would seem to have gone different ways.
+   */
+  #announce(
+    session: Session, request: Request, lineage: Lineage,
+    record: (recorded: Lineage, isJoined: boolean) => void,
+  ): void {
+    const { context } = this.#resource;
+    const isOver = (): boolean => this.#request !== request || this.#resource.role !== 'primary';
+    let answered = false;
+    const deadline = Math.max(request.deadline, context.clock.now() + 1000);
+    const check = (): void => {
+      if (answered || isOver()) return;
+      if (session.isComplete && context.clock.now() < deadline) {
+        context.timers.set('generation', Math.min(deadline, context.clock.now() + 50), check);
+        return;
+      }
+      answered = true;
+      session.end('the peer did not take the new generation in time');
+      // It may hold this one: what is acknowledged alone must be of another.
+      const history = withAncestor(lineage.history, lineage.generation);
+      record({ generation: context.random.id64(), history }, false);
+    };
+    // First the role: the peer must not think of being promoted any more.
+    session.announceRole(WireRole.primary);
+    session.announceGeneration(lineage, () => {
+      if (answered || isOver()) return;
+      answered = true;
+      context.timers.clear('generation');
+      record(lineage, true);
+    });
+    check();
+  }
+
+  /** The copy is not whole: this node becomes primary on the peer's. */
+  #rely(session: Session, request: Request): void {
+    const resource = this.#resource;
+    const { context } = resource;
+    const peer = session.peer as Hello;
+    session.end('this node is being promoted');
+    resource.role = 'primary';
+    resource.remote.rely({ generation: peer.generation, history: peer.history });
+    context.store.update({
+      dataState: DataState.inconsistent, syncGeneration: peer.generation,
+    }, (errno) => {
+      if (errno !== 0) context.localFailed('metadata', errno);
+      request.relying = true;
+      resource.linker.attempts = 0;
+      resource.linker.start();
+      this.poke();
     });
   }
 
-  #patch(answer: PromotionAnswer & { allowed: true }, joined: boolean): SuperblockPatch {
-    const { context } = this.#resource;
-    const { generation, history, flags, peerGeneration } = context.store.value;
-    let next = flags | SuperblockFlag.primaryActive;
-    if (answer.forced) next |= SuperblockFlag.forced;
-    if (answer.ineligible) next |= SuperblockFlag.forcedIneligible;
+  #pokeRelying(request: Request, late: boolean): void {
+    const resource = this.#resource;
+    const { context, session, linker } = resource;
+    if (isServed(session)) {
+      request.relying = false;
+      context.store.update({
+        flags: context.store.value.flags | SuperblockFlag.primaryActive,
+        lastRole: DiskRole.primary,
+        syncGeneration: resource.remote.lineage?.generation ?? 0n,
+      }, (errno) => {
+        if (errno !== 0) context.localFailed('metadata', errno);
+        if (this.#request === request) this.#finish(null);
+      });
+      return;
+    }
+    const isLost = session === null && (linker.attempts > 0 || resource.refusal !== null);
+    if (!late && !isLost && !resource.failed) return;
+    resource.role = 'secondary';
+    resource.remote.relyNoMore();
+    session?.end('the promotion came to nothing');
+    this.#finish({
+      message: 'the peer, whose copy is the complete one, was lost during the promotion',
+      hint: 'run the command again when hastctl status says that it is connected',
+    });
+  }
+
+  #nextLineage(): Lineage {
+    const { context, aloneRecorded } = this.#resource;
+    const { generation, history, peerGeneration } = context.store.value;
     return {
       generation: context.random.id64(),
       // A generation that only this copy ever had need not be remembered: a node that is promoted
       // again and again without its peer must not lose their common ancestor.
-      history: generation === 0n || this.#resource.aloneRecorded
+      history: generation === 0n || aloneRecorded
         ? history
         : withAncestor(history, generation, peerGeneration),
+    };
+  }
+
+  #patch(answer: PromotionAnswer & { allowed: true }, joined: boolean): SuperblockPatch {
+    const { context } = this.#resource;
+    const { flags } = context.store.value;
+    let next = flags | SuperblockFlag.primaryActive;
+    if (answer.forced) next |= SuperblockFlag.forced;
+    if (answer.ineligible) next |= SuperblockFlag.forcedIneligible;
+    return {
       lastRole: DiskRole.primary,
       flags: next,
       // What was forced counts as an image of its own from here on.
@@ -206,7 +317,7 @@ export class RoleChange {
 
   #promoted(request: Request): void {
     const resource = this.#resource;
-    if (resource.role !== 'primary') return;
+    if (resource.role !== 'primary' || this.#request !== request) return;
     const { session, context } = resource;
     resource.aloneRecorded = context.store.value.peerState === PeerState.behind;
     if (session === null || session.phase === 'undecided') {
@@ -222,19 +333,7 @@ export class RoleChange {
       return;
     }
     resource.io.useStream(session.becomeSender());
-    // Without an answer the session ends by its own bound, and this node goes on alone.
-    let finished = false;
-    const done = (): void => {
-      if (finished) return;
-      finished = true;
-      context.timers.clear('generation');
-      this.#finish(null);
-    };
-    context.timers.set('generation', Math.max(request.deadline, context.clock.now() + 1000), () => {
-      resource.session?.end('the peer did not take the new generation in time');
-      done();
-    });
-    session.announceGeneration(done);
+    this.#finish(null);
   }
 
   #finish(refusal: { message: string; hint: string } | null): void {
@@ -254,7 +353,7 @@ export class RoleChange {
       context.timers.clear('stop');
       this.#release(done);
     };
-    if (resource.failed) {
+    if (resource.failed || resource.isDiskless) {
       next();
       return;
     }
@@ -280,7 +379,7 @@ export class RoleChange {
       resource.session?.bye('this node leaves');
       done();
     };
-    if (resource.failed) {
+    if (resource.failed || resource.isDiskless) {
       end();
       return;
     }

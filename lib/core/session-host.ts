@@ -1,7 +1,8 @@
 /** The phases of a session, and what a session asks of the resource that owns it. */
-import type { Hello } from '../format/hello.ts';
+import type { Hello, Lineage } from '../format/hello.ts';
 import type { RefuseReason } from './generation.ts';
 import type { PeerStream } from './peer-stream.ts';
+import type { ResyncPace } from './resync-pace.ts';
 import type { Session } from './session.ts';
 
 export type SessionPhase =
@@ -18,6 +19,13 @@ export type SessionPhase =
   | 'waiting' | 'syncing' | 'adopting'
   /** Two fresh copies: nothing is copied before one is promoted. */
   | 'undecided'
+  /**
+   * Primary that relies on the peer's copy: taking the peer's map; asking it to be the copy that
+   * counts; working through it; everything is fetched, the peer is asked to let go.
+   */
+  | 'taking' | 'claiming' | 'remote' | 'rejoining'
+  /** The peer of such a primary: before and after it is the copy that counts. */
+  | 'handing' | 'serving'
   | 'complete'
   | 'ended';
 
@@ -44,6 +52,26 @@ export interface SessionHost {
   aloneEnds(done: () => void): void;
   /** Flush on both sides now; `done` when both returned (never after the session ended). */
   flushBoth(stream: PeerStream, done: () => void): void;
+  /** Paces what a resync sends; a new one for each resync. */
+  newPace(): ResyncPace;
+  /** A primary without a local copy. */
+  readonly isDiskless: boolean;
+  /** The lineage of the peer's copy that this primary relies on; null while its own counts. */
+  readonly reliesOn: Lineage | null;
+  /** The lineage that the peer's copy is to have: `reliesOn`, or a new one. */
+  readonly claims: Lineage | null;
+  /** The peer's map was taken. */
+  mapKnown(): void;
+  /** The peer says that its disk failed. */
+  peerDiskFailed(): void;
+  /** The peer serves this primary's requests through `stream` from now on. */
+  remoteReady(session: Session, stream: PeerStream): void;
+  /** Takes no new requests and calls `done` when none is unanswered. */
+  closeRemote(done: () => void): void;
+  /** The record that this copy counts again is being written. */
+  remoteCommits(): void;
+  /** It is durable. */
+  remoteEnds(): void;
   sessionConnected(session: Session): void;
   sessionComplete(session: Session): void;
   sessionRefused(session: Session, reason: RefuseReason, text: string): void;

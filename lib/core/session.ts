@@ -1,30 +1,29 @@
 /**
- * One connection to the peer: handshake, who copies to whom, and the dispatch of frames.
- * docs/wire-protocol.md has the sequence.
+ * One connection to the peer: handshake, who copies to whom, and the dispatch of frames to the
+ * part that is at work: sync-source.ts and sync-target.ts (a sync that pushes), remote-session.ts
+ * (a primary that relies on the peer's copy). docs/wire-protocol.md has the sequences.
  *
- * Invariants
- * - the target is durably inconsistent before the first copied byte, and a copy again only after
- *   a flush, with the source's generation durable;
- * - marks handed over are durable at the source before anything is copied;
- * - a session that ended takes and sends nothing; frames received whole are still executed.
+ * Invariant: a session that ended takes and sends nothing; frames received whole are still
+ * executed.
  */
 import { HastError } from '../base/errors.ts';
 import {
-  bodyFrame, bodyOf, FrameType, isDataFrame, plainFrame, type Frame,
+  bodyFrame, bodyOf, DetachKeep, FrameType, isRangeFrame, plainFrame, type Frame,
 } from '../format/frame.ts';
 import {
-  decodeHello, decodeLineage, encodeHello, encodeLineage, WireRole, type Hello,
+  Attachment, decodeHello, decodeLineage, encodeHello, encodeLineage, Feature, WireRole,
+  type Hello, type Lineage,
 } from '../format/hello.ts';
-import { regionBitBytes } from '../format/map-pages.ts';
-import { DataState, PeerState, SuperblockFlag } from '../format/superblock.ts';
 import { AckBatch } from './ack-batch.ts';
 import type { CoreContext } from './context.ts';
-import { decide, refuseTexts, type Verdict } from './generation.ts';
+import { decide, refuseTexts, type CopyVerdict, type Verdict } from './generation.ts';
 import { PeerStream } from './peer-stream.ts';
 import type { LinkHandler, LinkPort, OpenLink } from './ports.ts';
+import { RemotePrimary, RemoteServer } from './remote-session.ts';
 import { Replica, type AckSink } from './replica.ts';
-import { ResyncSource } from './resync-source.ts';
 import type { SessionHost, SessionPhase } from './session-host.ts';
+import { SyncSource } from './sync-source.ts';
+import { SyncTarget } from './sync-target.ts';
 
 const verdictCode = { source: 1, target: 2, undecided: 3, refuse: 4 } as const;
 
@@ -35,15 +34,19 @@ export class Session implements LinkHandler, AckSink {
   peer: Hello | null = null;
   verdict: Verdict | null = null;
   stream: PeerStream | null = null;
-  resync: ResyncSource | null = null;
   /** Role of the peer, as it said last. */
   peerRole: number = WireRole.secondary;
   readonly replica: Replica;
+  readonly source: SyncSource;
+  /** Set while this primary relies on the peer's copy. */
+  remote: RemotePrimary | null = null;
 
   readonly #context: CoreContext;
   readonly #host: SessionHost;
   readonly #link: LinkPort;
   readonly #acks: AckBatch;
+  readonly #target: SyncTarget;
+  readonly #server: RemoteServer;
   #mine: Hello | null = null;
   #peerVerdict: number | null = null;
   #heardAt: number;
@@ -54,6 +57,9 @@ export class Session implements LinkHandler, AckSink {
     this.#context = context;
     this.#host = host;
     this.#heardAt = context.clock.now();
+    this.source = new SyncSource(this, context, host);
+    this.#target = new SyncTarget(this, context, host);
+    this.#server = new RemoteServer(this, context, host);
     const { windowBytes, windowFrames } = host.hello();
     this.replica = new Replica(context, this, windowFrames, windowBytes);
     this.#link = open(this);
@@ -75,6 +81,12 @@ export class Session implements LinkHandler, AckSink {
   /** True from the accepted handshake on. */
   get isConnected(): boolean {
     return this.phase !== 'hello' && this.phase !== 'verdict' && this.phase !== 'ended';
+  }
+
+  /** Both nodes know how to serve a primary without a complete copy. */
+  get supportsRemote(): boolean {
+    const features = (this.#mine?.features ?? 0) & (this.peer?.features ?? 0);
+    return (features & Feature.remote) !== 0;
   }
 
   frame(frame: Frame): void {
@@ -117,10 +129,21 @@ export class Session implements LinkHandler, AckSink {
   }
 
   /** A promotion: the complete peer takes the new generation too; `done` when durably so. */
-  announceGeneration(done: () => void): void {
-    const { generation, history } = this.#context.store.value;
+  announceGeneration(lineage: Lineage, done: () => void): void {
     this.#onGeneration = done;
-    this.#link.send(bodyFrame(FrameType.generation, encodeLineage({ generation, history })));
+    this.send(bodyFrame(FrameType.generation, encodeLineage(lineage)));
+  }
+
+  /** This primary lost its local copy: the peer's counts, once it says so. */
+  claimDiskless(lineage: Lineage): void {
+    // A session on its way to something else ends; the next one begins as diskless.
+    const isReady = this.phase === 'complete' || this.phase === 'remote';
+    if (!isReady) {
+      this.end('the local copy was lost');
+      return;
+    }
+    this.remote ??= new RemotePrimary(this, this.#context, this.#host, lineage);
+    this.remote.claim(DetachKeep.peer);
   }
 
   announceRole(role: number): void {
@@ -129,9 +152,31 @@ export class Session implements LinkHandler, AckSink {
 
   /** This node is primary of a complete pair: its writes go through this session. */
   becomeSender(): PeerStream {
-    this.stream ??= this.#newStream();
-    this.stream.counts = true;
+    const stream = this.newStream();
+    stream.counts = true;
+    return stream;
+  }
+
+  send(frame: Frame): void {
+    this.#link.send(frame);
+  }
+
+  /** The stream to the peer, made when it is first needed. */
+  newStream(): PeerStream {
+    const { windowFrames, windowBytes } = this.peer as Hello;
+    this.stream ??= new PeerStream(this.#context, this.#link, windowFrames, windowBytes);
     return this.stream;
+  }
+
+  /** A write that the stream does not carry returned. */
+  strayEnded(): void {
+    this.source.resync?.pump();
+  }
+
+  /** A resync may go on: it is no longer paused, or the pace changed. */
+  pump(): void {
+    this.source.resync?.pump();
+    this.remote?.pull?.pump();
   }
 
   // AckSink
@@ -156,6 +201,17 @@ export class Session implements LinkHandler, AckSink {
     this.#link.send(plainFrame(FrameType.nack, seq, errno));
   }
 
+  readDone(frame: Frame, errno: number, data: Buffer, at: number): void {
+    if (errno !== 0) {
+      this.#link.send(plainFrame(FrameType.readError, frame.seq, errno));
+      return;
+    }
+    this.#link.send({
+      type: FrameType.readData, flags: 0, seq: frame.seq, offset: 0, size: frame.size, arg: 0,
+      payload: data, payloadOffset: at, headroom: at,
+    });
+  }
+
   #askTurn(): void {
     if (this.#turnAsked) return;
     this.#turnAsked = true;
@@ -166,7 +222,8 @@ export class Session implements LinkHandler, AckSink {
     this.endedIn = this.phase;
     this.phase = 'ended';
     this.#context.timers.clear('keepalive');
-    this.resync?.stop();
+    this.source.resync?.stop();
+    this.remote?.pull?.stop();
     this.replica.detach();
     if (this.stream !== null) {
       this.#host.useStream(null);
@@ -182,6 +239,14 @@ export class Session implements LinkHandler, AckSink {
       this.end(`nothing heard from the peer for ${Math.round(silence / 100) / 10} s`);
       return;
     }
+    // A peer that answers keepalives may still have a disk that does not answer.
+    const limit = options.diskTimeoutMs + options.timeoutMs;
+    const oldest = this.stream?.oldestSentAt ?? null;
+    if (options.diskTimeoutMs > 0 && oldest !== null && clock.now() >= oldest + limit) {
+      this.#host.peerDiskFailed();
+      this.end(`the peer's disk does not answer for ${Math.round(limit / 1000)} s`);
+      return;
+    }
     this.#link.send(plainFrame(FrameType.keepalive));
     const next = Math.min(
       clock.now() + Math.min(options.timeoutMs / 4, 5000), this.#heardAt + options.timeoutMs,
@@ -189,13 +254,8 @@ export class Session implements LinkHandler, AckSink {
     timers.set('keepalive', next, () => this.#keepalive());
   }
 
-  #newStream(): PeerStream {
-    const { windowFrames, windowBytes } = this.peer as Hello;
-    return new PeerStream(this.#context, this.#link, windowFrames, windowBytes);
-  }
-
   #dispatch(frame: Frame): void {
-    if (isDataFrame(frame.type) || frame.type === FrameType.flush) {
+    if (isRangeFrame(frame.type) || frame.type === FrameType.flush) {
       this.#takeData(frame);
       return;
     }
@@ -203,7 +263,10 @@ export class Session implements LinkHandler, AckSink {
       case FrameType.recvAck: this.#sender().received(frame.seq); return;
       case FrameType.writeAck: this.#sender().done(frame.seq, frame.arg, 0); break;
       case FrameType.flushAck: this.#sender().flushed(frame.seq); break;
+      case FrameType.readData: this.#sender().data(frame); break;
+      case FrameType.readError: this.#sender().readFailed(frame.seq, frame.arg); break;
       case FrameType.nack:
+        this.#host.peerDiskFailed();
         throw new HastError('HAST_E_IO', `the peer's disk failed (errno ${frame.arg})`);
       case FrameType.keepalive: this.#link.send(plainFrame(FrameType.keepaliveReply)); return;
       case FrameType.keepaliveReply: return;
@@ -213,20 +276,24 @@ export class Session implements LinkHandler, AckSink {
       case FrameType.bye: this.end(`the peer closed: ${bodyText(frame)}`); return;
       default: this.#dispatchSync(frame);
     }
-    this.resync?.pump();
+    this.pump();
   }
 
   #dispatchSync(frame: Frame): void {
     switch (frame.type) {
-      case FrameType.map: this.#expect('map'); this.#takeMap(frame); return;
-      case FrameType.mapEnd: this.#expect('map'); this.#endMap(); return;
-      case FrameType.syncStart: this.#expect('waiting'); this.#beInconsistent(); return;
-      case FrameType.syncReady: this.#expect('starting'); this.#copy(); return;
+      case FrameType.map: this.#takeMap(frame); return;
+      case FrameType.mapEnd: this.#endMap(frame); return;
+      case FrameType.syncStart: this.#expect('waiting'); this.#target.beInconsistent(); return;
+      case FrameType.syncReady: this.#expect('starting'); this.source.copy(); return;
       case FrameType.syncDone:
         if (this.phase !== 'waiting') this.#expect('syncing');
-        this.#adopt(frame);
+        this.#target.adopt(frame);
         return;
-      case FrameType.syncDoneAck: this.#expect('finishing'); this.#peerComplete(); return;
+      case FrameType.syncDoneAck: this.#expect('finishing'); this.source.targetComplete(); return;
+      case FrameType.detach: this.#server.take(frame); return;
+      case FrameType.detachAck: this.#expect('claiming'); this.remote?.claimed(); return;
+      case FrameType.pullDone: this.#expect('serving'); this.#server.release(); return;
+      case FrameType.pullDoneAck: this.#expect('rejoining'); this.remote?.rejoined(); return;
       case FrameType.generation: this.#expect('complete'); this.#takeGeneration(frame); return;
       case FrameType.generationAck: {
         const done = this.#onGeneration;
@@ -236,6 +303,24 @@ export class Session implements LinkHandler, AckSink {
       }
       default: throw new HastError('HAST_E_PROTOCOL', `an unexpected frame (type ${frame.type})`);
     }
+  }
+
+  #takeMap(frame: Frame): void {
+    if (this.phase === 'taking') {
+      this.remote?.takeMap(frame);
+      return;
+    }
+    this.#expect('map');
+    this.source.takeMap(frame);
+  }
+
+  #endMap(frame: Frame): void {
+    if (this.phase === 'taking') {
+      this.remote?.endMap(frame);
+      return;
+    }
+    this.#expect('map');
+    this.source.endMap();
   }
 
   #expect(phase: SessionPhase): void {
@@ -251,7 +336,8 @@ export class Session implements LinkHandler, AckSink {
 
   #takeData(frame: Frame): void {
     const mayWrite = this.phase === 'syncing' || this.phase === 'waiting' ||
-      this.phase === 'adopting' || (this.phase === 'complete' && !this.#host.isPrimary);
+      this.phase === 'adopting' || this.phase === 'serving' ||
+      (this.phase === 'complete' && !this.#host.isPrimary);
     if (!mayWrite) {
       throw new HastError('HAST_E_PROTOCOL', `data from the peer in phase ${this.phase}`);
     }
@@ -309,175 +395,33 @@ export class Session implements LinkHandler, AckSink {
     if (theirs !== expected) {
       throw new HastError('HAST_E_PROTOCOL', 'the two nodes judge their copies differently');
     }
+    if (verdict.kind !== 'undecided' && verdict.pull) {
+      this.#beginRemote(verdict);
+      return;
+    }
     if (verdict.kind === 'source') this.phase = 'map';
     else this.phase = verdict.kind === 'target' ? 'waiting' : 'undecided';
     this.#host.sessionConnected(this);
-    if (verdict.kind === 'target') this.#sendMap();
+    if (verdict.kind === 'target') this.#target.sendMap();
   }
 
-  // Source
-
-  #takeMap(frame: Frame): void {
-    const { tracker } = this.#context;
-    const region = frame.offset;
-    if (region >= tracker.peerStale.regionCount) {
-      throw new HastError('HAST_E_PROTOCOL', 'a map of a region that does not exist');
-    }
-    if (frame.arg === 1) tracker.setRegionStale(region, null);
-    else if (frame.size === regionBitBytes) tracker.setRegionStale(region, bodyOf(frame));
-    else throw new HastError('HAST_E_PROTOCOL', 'a map of wrong size');
-  }
-
-  #endMap(): void {
-    const { tracker, store, clock } = this.#context;
-    const verdict = this.verdict as Verdict;
+  /** The target is primary: it works through the other copy until its own is equal. */
+  #beginRemote(verdict: CopyVerdict): void {
     const peer = this.peer as Hello;
-    if (verdict.kind === 'source' && verdict.full) tracker.setAllStale();
-    // First the marks, then the pairing: once the peer is recorded, the map speaks of its copy.
-    tracker.persistAll(() => {
-      if (this.phase !== 'map') return;
-      const pairing = {
-        peerCopyId: peer.copyId, peerGeneration: peer.generation, peerNode: peer.node,
-        peerSessionNumber: peer.sessionNumber, contactAt: clock.wallSeconds(),
-      };
-      store.update(pairing, (errno) => {
-        if (this.phase !== 'map') return;
-        if (errno !== 0) this.#context.localFailed('metadata', errno);
-        else this.#startSource();
-      });
-    });
-  }
-
-  #startSource(): void {
-    const { tracker, store } = this.#context;
-    // Writes may follow at once: a target of another generation must not look like what it was.
-    const isOther = (this.peer as Hello).generation !== store.value.generation;
-    const mayWrite = isOther && this.#host.isPrimary;
-    if (tracker.peerStale.isEmpty && this.#host.strayWrites(null) === 0 && !mayWrite) {
-      this.stream = this.#newStream();
-      this.#host.useStream(this.stream);
-      this.#finish(this.stream);
+    if (verdict.kind === 'source') {
+      this.phase = 'handing';
+      this.#host.sessionConnected(this);
+      this.#server.begin(verdict.full, peer.attachment === Attachment.diskless);
       return;
     }
-    this.phase = 'starting';
-    this.#host.recordAlone(() => {
-      if (this.phase === 'starting') this.#link.send(plainFrame(FrameType.syncStart));
-    });
-  }
-
-  #copy(): void {
-    this.phase = 'copying';
-    const stream = this.#newStream();
-    this.stream = stream;
-    this.#host.useStream(stream);
-    const { events, tracker } = this.#context;
-    if (!tracker.peerStale.isEmpty) events.event({ kind: 'syncstart' });
-    this.resync = new ResyncSource(this.#context, stream, () => this.#copied(stream));
-    this.resync.start();
-  }
-
-  /** Nothing is stale at this moment; writes that went nowhere may still make it so. */
-  #copied(stream: PeerStream): void {
-    if (this.phase !== 'copying' || this.#host.strayWrites(stream) > 0) return;
-    this.resync?.stop();
-    this.#finish(stream);
-  }
-
-  /** Called by the owner when a stray write ended. */
-  strayEnded(): void {
-    this.resync?.pump();
-  }
-
-  #finish(stream: PeerStream): void {
-    this.phase = 'finishing';
-    stream.counts = true;
-    this.#host.flushBoth(stream, () => {
-      if (this.phase !== 'finishing') return;
-      // The peer may be promoted as soon as it holds this generation.
-      this.#host.aloneEnds(() => {
-        if (this.phase !== 'finishing') return;
-        const { generation, history } = this.#context.store.value;
-        this.#link.send(bodyFrame(FrameType.syncDone, encodeLineage({ generation, history })));
-      });
-    });
-  }
-
-  #peerComplete(): void {
-    const { store, clock } = this.#context;
-    const wasCopying = this.resync !== null && this.resync.total > 0;
-    this.resync = null;
-    this.phase = 'complete';
-    const { generation, flags } = store.value;
-    const cleared = flags & ~(SuperblockFlag.forced | SuperblockFlag.forcedIneligible);
-    store.update({
-      peerState: PeerState.complete, peerGeneration: generation, flags: cleared,
-      contactAt: clock.wallSeconds(),
-    }, (errno) => {
-      if (errno !== 0) this.#context.localFailed('metadata', errno);
-    });
-    if (wasCopying) this.#context.events.event({ kind: 'syncdone' });
-    this.#host.sessionComplete(this);
-  }
-
-  // Target
-
-  #sendMap(): void {
-    const { peerStale } = this.#context.tracker;
-    for (const region of peerStale.regions()) {
-      const bits = peerStale.bits(region);
-      if (bits === null) this.#link.send(bodyFrame(FrameType.map, Buffer.alloc(0), 1, region));
-      else this.#link.send(bodyFrame(FrameType.map, Buffer.from(bits), 0, region));
+    const lineage = this.#host.claims;
+    if (lineage === null) {
+      throw new HastError('HAST_E_PROTOCOL', 'this primary does not rely on the peer\'s copy');
     }
-    this.#link.send(plainFrame(FrameType.mapEnd));
-  }
-
-  #beInconsistent(): void {
-    const { store } = this.#context;
-    const patch = {
-      dataState: DataState.inconsistent, syncGeneration: (this.peer as Hello).generation,
-    };
-    this.phase = 'syncing';
-    store.update(patch, (errno) => {
-      if (this.phase !== 'syncing') return;
-      if (errno !== 0) this.#context.localFailed('metadata', errno);
-      else this.#link.send(plainFrame(FrameType.syncReady));
-    });
-  }
-
-  #adopt(frame: Frame): void {
-    const lineage = decodeLineage(bodyOf(frame));
-    const peer = this.peer as Hello;
-    const { store, tracker, disk, clock } = this.#context;
-    this.phase = 'adopting';
-    const fail = (errno: number): void => this.#context.localFailed('metadata', errno);
-    const record = (errno: number): void => {
-      if (errno !== 0) {
-        this.#context.localFailed('flush', errno);
-        return;
-      }
-      // A later session may have made this copy a target again: then it is not consistent.
-      if (this.phase !== 'adopting') return;
-      const { primaryActive, forced, forcedIneligible } = SuperblockFlag;
-      store.update({
-        ...lineage, dataState: DataState.consistent, syncGeneration: 0n,
-        flags: store.value.flags & ~(primaryActive | forced | forcedIneligible),
-        peerState: PeerState.complete, peerCopyId: peer.copyId, peerNode: peer.node,
-        peerGeneration: lineage.generation, peerSessionNumber: peer.sessionNumber,
-        contactAt: clock.wallSeconds(),
-      }, (error) => {
-        if (error !== 0) fail(error);
-        else if (this.phase === 'adopting') tracker.clearAll(() => this.#adopted());
-      });
-    };
-    // Everything copied was flushed here before the source said done; this covers the rest.
-    disk.flush(record);
-  }
-
-  #adopted(): void {
-    if (this.phase !== 'adopting') return;
-    this.phase = 'complete';
-    this.#link.send(plainFrame(FrameType.syncDoneAck));
-    this.#host.sessionComplete(this);
+    this.remote = new RemotePrimary(this, this.#context, this.#host, lineage);
+    this.phase = 'taking';
+    this.#host.sessionConnected(this);
+    if (this.#host.isDiskless) this.remote.claim(DetachKeep.peer);
   }
 
   #takeGeneration(frame: Frame): void {

@@ -1,8 +1,9 @@
 /** What one resource says of itself: the words of docs/architecture.md, from the core's state. */
 import { limits } from '../format/limits.ts';
-import { WireRole } from '../format/hello.ts';
+import { Attachment, WireRole } from '../format/hello.ts';
 import { DataState } from '../format/superblock.ts';
 import type { ConnectionWord, DiskWord, ResourceStatus, StatusWord } from '../format/status.ts';
+import { isServed } from './remote-state.ts';
 import type { Resource } from './resource.ts';
 
 /** The part of a status that the core knows. */
@@ -16,12 +17,15 @@ export type CoreStatus = Pick<
 function statusWord(resource: Resource): StatusWord {
   const { session, role, refusal, failed, context } = resource;
   if (failed) return 'failed';
+  if (resource.isDiskless) return isServed(session) ? 'diskless' : 'failed';
   if (refusal?.reason === 'split-brain') return 'split-brain';
   switch (session?.phase) {
     case 'complete':
       return role === 'primary' && !context.tracker.peerStale.isEmpty ? 'degraded' : 'complete';
     case 'map': case 'starting': case 'copying': case 'finishing': case 'syncing': case 'adopting':
+    case 'taking': case 'claiming': case 'remote': case 'rejoining': case 'handing':
       return 'syncing';
+    case 'serving': return 'degraded';
     default:
       return role === 'primary' ? 'degraded' : 'waiting';
   }
@@ -30,9 +34,12 @@ function statusWord(resource: Resource): StatusWord {
 function connectionWord(resource: Resource): ConnectionWord {
   const { session, refusal, context } = resource;
   if (context.options.alone) return 'none';
+  if (resource.resyncPaused && resource.isSyncing) return 'paused';
   switch (session?.phase) {
-    case 'complete': case 'undecided': case 'waiting': return 'connected';
+    case 'complete': case 'undecided': case 'waiting': case 'serving': return 'connected';
+    case 'remote': return resource.isDiskless ? 'connected' : 'syncing';
     case 'map': case 'starting': case 'copying': case 'finishing': case 'syncing': case 'adopting':
+    case 'taking': case 'claiming': case 'rejoining': case 'handing':
       return 'syncing';
     default: return refusal === null ? 'connecting' : 'refused';
   }
@@ -41,6 +48,7 @@ function connectionWord(resource: Resource): ConnectionWord {
 function detailText(resource: Resource): string {
   const { failed, failure, refusal, session, linker, lostBecause, context } = resource;
   if (failed) return failure;
+  if (resource.isDiskless) return disklessText(resource);
   if (refusal !== null) return refusal.text;
   if (context.options.alone) return 'remote none: this node works alone';
   if (session?.phase === 'undecided') return 'neither copy has data yet: promote one node';
@@ -49,8 +57,16 @@ function detailText(resource: Resource): string {
   return lostBecause;
 }
 
+function disklessText(resource: Resource): string {
+  const { remote, session, context, linker } = resource;
+  if (isServed(session)) return `${remote.reason}; the peer serves: hastctl attach NAME`;
+  const waits = context.options.onNoData === 'stall' ? 'requests wait' : 'requests fail';
+  return `${remote.reason}, and the peer is not connected (${linker.lastFailure}): ${waits}`;
+}
+
 function localDisk(resource: Resource): DiskWord {
-  if (resource.failed) return 'failed';
+  if (resource.isDiskless) return resource.remote.localWord;
+  if (resource.failed) return resource.remote.localWord;
   const { dataState } = resource.context.store.value;
   if (dataState !== DataState.consistent) return 'inconsistent';
   const phase = resource.session?.phase;
@@ -59,18 +75,31 @@ function localDisk(resource: Resource): DiskWord {
 
 function peerDisk(resource: Resource): DiskWord {
   switch (resource.session?.phase) {
-    case 'complete': case 'syncing': case 'waiting': case 'adopting': return 'up-to-date';
+    case 'complete': case 'syncing': case 'waiting': case 'adopting': case 'taking':
+    case 'claiming': case 'remote': case 'rejoining':
+      return 'up-to-date';
     case 'copying': case 'finishing': return 'inconsistent';
-    case 'map': case 'starting': return 'outdated';
-    default: return resource.aloneRecorded ? 'outdated' : 'unknown';
+    case 'map': case 'starting': case 'handing': return 'outdated';
+    case 'serving':
+      return resource.session?.peer?.attachment === Attachment.diskless ? 'detached'
+        : 'inconsistent';
+    default:
+      if (resource.peerDiskHasFailed) return 'failed';
+      return resource.aloneRecorded ? 'outdated' : 'unknown';
   }
+}
+
+/** Blocks that only one of the copies has in their newest state, as far as this node knows. */
+function staleBlocks(resource: Resource): number {
+  const { tracker } = resource.context;
+  return tracker.peerStale.count + tracker.localStale.count;
 }
 
 function syncPercent(resource: Resource): number {
   const { tracker } = resource.context;
-  const left = tracker.peerStale.count;
-  const sync = resource.session?.resync;
-  if (sync == null) {
+  const left = staleBlocks(resource);
+  const sync = resource.session?.source.resync ?? resource.session?.remote?.pull ?? null;
+  if (sync === null) {
     const phase = resource.session?.phase;
     if (phase === 'syncing') return 0;
     return left === 0 ? 100 : Math.floor(1000 * (1 - left / tracker.peerStale.blockCount)) / 10;
@@ -92,7 +121,7 @@ export function coreStatus(resource: Resource): CoreStatus {
     status: statusWord(resource),
     connection: connectionWord(resource),
     detail: detailText(resource),
-    dirtyBytes: tracker.peerStale.count * limits.blockSize,
+    dirtyBytes: staleBlocks(resource) * limits.blockSize,
     syncPercent: syncPercent(resource),
     localDisk: localDisk(resource),
     peerDisk: peerDisk(resource),

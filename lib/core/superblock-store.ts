@@ -45,6 +45,8 @@ export class SuperblockStore {
   #isAbandoned = false;
   #oldestWrite: number | null = null;
   #waiting: Done[] = [];
+  /** Served by the write under way. */
+  #inWrite: Done[] = [];
 
   /** `now`: milliseconds, for `oldestWrite`. */
   constructor(disk: DiskPort, value: Superblock, now: (() => number) | null = null) {
@@ -80,25 +82,30 @@ export class SuperblockStore {
 
   /**
    * The local disk was given up: nothing is written any more, and updates count in memory only.
-   * Whoever waits for one is forgotten; their owner knows of them.
+   * Whoever waits for one goes on.
    */
   abandon(): void {
     this.#isAbandoned = true;
     this.#oldestWrite = null;
+    const waiting = [...this.#inWrite, ...this.#waiting];
+    this.#inWrite = [];
     this.#waiting = [];
+    for (const done of waiting) done(0);
   }
 
   #write(): void {
     this.#writing = true;
     this.#changed = false;
-    const waiting = this.#waiting;
+    this.#inWrite = this.#waiting;
     this.#waiting = [];
     this.#value = { ...this.#value, sequence: this.#value.sequence + 1 };
     const raw = encodeSuperblock(this.#value);
     this.#writeCopy(0, raw, (headError) => {
       const finish = (errno: number): void => {
         this.#writing = false;
-        for (const done of waiting) if (!this.#isAbandoned) done(errno);
+        const waiting = this.#inWrite;
+        this.#inWrite = [];
+        for (const done of waiting) done(errno);
         if (this.#changed && !this.#writing && !this.#isAbandoned) this.#write();
       };
       if (headError !== 0) finish(headError);

@@ -23,10 +23,21 @@ export const FrameType = {
   role: 11,
   /** The last frame: why the sender closes. */
   bye: 12,
+  /**
+   * Primary to peer: the peer's copy is the one that counts from now on, with this lineage. `arg`:
+   * DetachKeep. The answer means: everything received is durable there, and so is the record.
+   */
+  detach: 14,
+  detachAck: 15,
   write: 16,
   flush: 17,
   discard: 18,
   zero: 19,
+  /** Asks for a range; answered by readData or readError with its number. */
+  read: 20,
+  /** A primary that fetched what was stale here is a full copy again, once this is answered. */
+  pullDone: 24,
+  pullDoneAck: 25,
   /** Every data frame up to `seq` is whole in memory. */
   recvAck: 32,
   /** The data frames `seq`..`arg` were executed. */
@@ -35,6 +46,10 @@ export const FrameType = {
   flushAck: 34,
   /** The frame `seq` failed with errno `arg`. */
   nack: 35,
+  /** What the frame `seq` asked for. */
+  readData: 36,
+  /** The read `seq` failed with errno `arg`; the copy is kept. */
+  readError: 37,
   keepalive: 48,
   keepaliveReply: 49,
 } as const;
@@ -74,9 +89,23 @@ export interface Frame {
   headroom: number;
 }
 
-/** Frames that carry a range of data. */
-export function isDataFrame(type: number): boolean {
-  return type === FrameType.write || type === FrameType.discard || type === FrameType.zero;
+/** `arg` of a detach frame: who keeps the map of what the primary lacks. */
+export const DetachKeep = {
+  /** The peer: the primary has no local copy. */
+  peer: 0,
+  /** The primary: it holds the map durably, and the peer drops its own. */
+  primary: 1,
+} as const;
+
+/** Frames of the stream that name a range of the volume. */
+export function isRangeFrame(type: number): boolean {
+  return type === FrameType.write || type === FrameType.discard || type === FrameType.zero ||
+    type === FrameType.read;
+}
+
+/** Frames whose payload is volume data. */
+export function carriesData(type: number): boolean {
+  return type === FrameType.write || type === FrameType.readData;
 }
 
 /** A frame without payload. */

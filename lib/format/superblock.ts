@@ -75,6 +75,12 @@ export const SuperblockFlag = {
   forced: 8,
   /** A copy that was not eligible was forced: it never wins automatically. */
   forcedIneligible: 16,
+  /**
+   * The peer, as primary, declared its own copy stale: it acknowledges nothing without this one.
+   */
+  keeper: 32,
+  /** An operator said that the peer is gone; holds until it returns. */
+  peerGone: 64,
 } as const;
 
 /** What this copy's data are worth. */

@@ -9,7 +9,7 @@
 import { crc32, sha256 } from '../base/checksum.ts';
 import { HastError } from '../base/errors.ts';
 import { bytes, struct, u16, u32, u53, u8 } from '../base/layout.ts';
-import { FrameFlag, FrameType, type Frame } from './frame.ts';
+import { carriesData, FrameFlag, FrameType, type Frame } from './frame.ts';
 import { limits } from './limits.ts';
 
 export const protocolVersionMin = 1;
@@ -94,7 +94,7 @@ export function encodeFrame(
   let body: Buffer<ArrayBufferLike> | null = null;
   if (frame.payload !== null) {
     body = frame.payload.subarray(frame.payloadOffset, frame.payloadOffset + frame.size);
-    if (frame.type === FrameType.write && options.compression !== 'none') {
+    if (carriesData(frame.type) && options.compression !== 'none') {
       if (isHole(body)) {
         flags |= FrameFlag.hole;
         body = null;
@@ -113,7 +113,7 @@ export function encodeFrame(
     emit(header);
     return;
   }
-  const isData = frame.type === FrameType.write;
+  const isData = carriesData(frame.type);
   const digest = isData && options.checksum === 'sha256' ? sha256(body) : null;
   if (digest !== null) flags |= FrameFlag.sha256;
   const wireSize = body.length + (digest === null ? 0 : digest.length);
@@ -137,7 +137,7 @@ const knownTypes = new Set<number>(Object.values(FrameType));
 const knownFlags = Object.values(FrameFlag).reduce((all, one) => all | one, 0);
 
 function bodySizeMax(type: number): number {
-  return type === FrameType.write ? limits.payloadBytesMax : limits.bodyBytesMax;
+  return carriesData(type) ? limits.payloadBytesMax : limits.bodyBytesMax;
 }
 
 /** The name of the first header field that cannot be, or null. Checksums hold already. */
@@ -152,15 +152,19 @@ function invalidHeader(frame: Frame, wireSize: number, reserved: boolean): strin
     if (frame.size > limits.rangeBytesMax) return 'size';
     return wireSize === 0 ? null : 'wireSize';
   }
+  if (frame.type === FrameType.read) {
+    if (frame.size > limits.payloadBytesMax) return 'size';
+    return wireSize === 0 ? null : 'wireSize';
+  }
   if (frame.size > bodySizeMax(frame.type)) return 'size';
   if ((frame.flags & FrameFlag.hole) !== 0) {
-    return frame.type === FrameType.write && wireSize === 0 ? null : 'wireSize';
+    return carriesData(frame.type) && wireSize === 0 ? null : 'wireSize';
   }
   const digest = (frame.flags & FrameFlag.sha256) === 0 ? 0 : 32;
   if ((frame.flags & FrameFlag.lz4) === 0) {
     return wireSize === frame.size + digest ? null : 'wireSize';
   }
-  return frame.type === FrameType.write && wireSize < frame.size + digest && wireSize > digest
+  return carriesData(frame.type) && wireSize < frame.size + digest && wireSize > digest
     ? null
     : 'wireSize';
 }
@@ -284,7 +288,7 @@ export class FrameReader {
         throw new HastError('HAST_E_CHECKSUM', 'a payload does not match its SHA-256');
       }
     }
-    if ((frame.flags & FrameFlag.crc32) !== 0 || frame.type !== FrameType.write) {
+    if ((frame.flags & FrameFlag.crc32) !== 0 || !carriesData(frame.type)) {
       if (crc32(raw.subarray(start, end)) !== this.#payloadChecksum) {
         throw new HastError('HAST_E_CHECKSUM', 'a payload does not match its crc32');
       }

@@ -360,9 +360,9 @@ t.test('superblock-store: a disk that hangs is seen, one given up is left alone'
   t.equal(store.value.contactAt, 4);
   disk.release();
   world.pass(20);
-  t.equal(called.length, 2, 'who waited is forgotten');
+  t.same(called, [0, 0, 0, 0], 'who waited goes on');
   store.update({ contactAt: 5 }, (errno) => void called.push(errno));
-  t.same(called, [0, 0, 0]);
+  t.same(called, [0, 0, 0, 0, 0]);
   t.equal(store.value.contactAt, 5);
   t.equal(issued, 0);
 });

@@ -199,7 +199,8 @@ for (const side of ['a', 'b'] as const) {
         for (let at = 0; at < 8; at++) pair.a.write(at * MiB, Buffer.alloc(MiB, at + 1));
         pair.answered(pair.a);
         pair.heal();
-        pair.until('copying', () => (pair.a.running.session?.resync?.copiedBlocks ?? 0) > 100);
+        pair.until('copying', () =>
+          (pair.a.running.session?.source.resync?.copiedBlocks ?? 0) > 100);
         t.equal(imageSuperblock(pair.b.disk.durable).dataState, DataState.inconsistent);
         pair[side].crash(power);
         pair.pass(100);
@@ -235,9 +236,11 @@ eachSeed('pair: the secondary\'s disk fails, the primary goes on', {}, (pair, t)
 });
 
 for (const kind of ['write', 'flush', 'durable'] as const) {
-  eachSeed(`pair: the primary's disk fails (${kind}): nothing is answered as good`, {},
+  eachSeed(`pair: the disk of a lone primary fails (${kind}): nothing is answered as good`, {},
     (pair, t) => {
       pair.primary();
+      pair.a.options.onNoData = 'fail';
+      pair.b.crash();
       pair.load(pair.a, 10);
       pair.answered(pair.a);
       pair.a.disk.fault = (op) => (op.kind === kind ? 5 : 0);
@@ -248,9 +251,30 @@ for (const kind of ['write', 'flush', 'durable'] as const) {
       if (kind === 'write') t.ok(requests.every((one) => one.errno === 5));
       t.ok(pair.a.running.failed);
       t.equal(pair.run(pair.a, AppOp.read, 0, 512).errno, 5);
-      pair.a.crash();
-      pair.until('the loss is noticed', () => pair.b.phase === 'none');
-      pair.mustPromote(pair.b);
+    });
+
+  eachSeed(`pair: the disk of a lone primary fails (${kind}), on-no-data stall: requests wait`, {},
+    (pair, t) => {
+      pair.primary();
+      pair.b.crash();
+      pair.load(pair.a, 10);
+      pair.answered(pair.a);
+      pair.a.disk.fault = (op) => (op.kind === kind ? 5 : 0);
+      pair.load(pair.a, 20);
+      const flush = pair.a.submit(AppOp.flush, 0, 0);
+      pair.pass(20_000);
+      t.ok(pair.a.running.failed);
+      // What needed no mark was good; what did waits.
+      const waiting = pair.a.open.size;
+      t.ok(waiting > 0);
+      if (kind !== 'durable') t.notOk(flush.isDone);
+      let stopped = false;
+      pair.a.running.stop(true, () => {
+        stopped = true;
+      });
+      pair.until('stopped', () => stopped);
+      pair.answered(pair.a);
+      if (kind !== 'durable') t.equal(flush.errno, 5);
     });
 }
 

@@ -154,7 +154,7 @@ eachSeed('roles: a forced copy that was half a sync never wins by itself',
     for (let at = 0; at < 4; at++) pair.a.write(at * MiB, Buffer.alloc(MiB, at + 1));
     pair.answered(pair.a);
     pair.heal();
-    pair.until('copying', () => (pair.a.running.session?.resync?.copiedBlocks ?? 0) > 50);
+    pair.until('copying', () => (pair.a.running.session?.source.resync?.copiedBlocks ?? 0) > 50);
     pair.a.crash();
     noticed(pair, pair.b);
     t.match(pair.promote(pair.b), /half-finished/);
@@ -333,7 +333,8 @@ eachSeed('roles: a primary in use never yields to a generation that the peer ann
     pair.mustPromote(low);
     pair.pass(100);
     const { generation } = low.running.context.store.value;
-    high.running.session?.announceGeneration(() => undefined);
+    const { history } = high.running.context.store.value;
+    high.running.session?.announceGeneration({ generation: 77n, history }, () => undefined);
     pair.pass(50);
     t.equal(low.running.role, 'primary');
     t.equal(low.running.context.store.value.generation, generation);

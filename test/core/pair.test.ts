@@ -20,7 +20,7 @@ function durablyUnmarked(node: SimNode): boolean {
 }
 
 function resyncFrames(pair: SimPair): number {
-  return pair.a.running.session?.resync?.copiedBlocks ?? 0;
+  return pair.a.running.session?.source.resync?.copiedBlocks ?? 0;
 }
 
 eachSeed('pair: fresh zeroed copies are complete without copying', {}, (pair, t) => {

@@ -185,6 +185,7 @@ function runReplica(seed: number): Ran {
     flushed: (seq) => void acks.push(`f${seq}`),
     failed: (seq) => void acks.push(`x${seq}`),
     received: (seq) => void acks.push(`r${seq}`),
+    readDone: () => undefined,
   };
   const replica = new Replica(context, sink, 2048, 64 * MiB);
   const wanted = Buffer.alloc(context.mediaSize);
@@ -257,7 +258,7 @@ t.test('replica: frames that cannot be are refused', async (t) => {
   const { context } = new SimPair().a.boot().running;
   const sink: AckSink = {
     written: () => undefined, flushed: () => undefined, failed: () => undefined,
-    received: () => undefined,
+    received: () => undefined, readDone: () => undefined,
   };
   const size = context.mediaSize;
   const frame = (change: Partial<Frame>): Frame => ({

@@ -34,7 +34,8 @@ t.test('completion: every input', async (t) => {
 
 const names = ['consistent', 'failed', 'connected', 'peerIsPrimary', 'current', 'splitBrain',
   'misfit', 'remoteNone', 'freshAndAlone', 'lastPrimaryPeerBehind', 'completeAtLastContact',
-  'peerAnswers'] as const satisfies readonly (keyof PromotionFacts)[];
+  'peerAnswers', 'servable', 'keeper', 'peerGone',
+] as const satisfies readonly (keyof PromotionFacts)[];
 
 function* everyFacts(): Generator<PromotionFacts> {
   for (let bits = 0; bits < 1 << names.length; bits++) {
@@ -67,12 +68,14 @@ t.test('promotion: what is never allowed', async (t) => {
     must(!(unforced && plain.forced), 'unforced is not recorded as forced');
     if (facts.failed) must(!forced.allowed, 'a failed copy, even by force');
     if (facts.connected && facts.peerIsPrimary) must(!forced.allowed, 'beside a primary');
-    if (facts.connected && !facts.current) must(!forced.allowed, 'a target while connected');
+    const served = facts.servable || facts.current;
+    if (facts.connected && !served) must(!forced.allowed, 'a target while connected');
     if (!facts.connected && !facts.consistent) must(!unforced, 'half a copy');
     if (!facts.connected && facts.splitBrain) must(!unforced, 'a split brain');
     if (!facts.connected && facts.misfit) must(!unforced, 'a refused peer');
     const reason = facts.remoteNone || facts.freshAndAlone || facts.lastPrimaryPeerBehind ||
-      (facts.completeAtLastContact && !facts.peerAnswers);
+      facts.keeper ||
+      ((facts.completeAtLastContact || facts.peerGone) && !facts.peerAnswers);
     if (!facts.connected && !reason) must(!unforced, 'without a reason of rule 7');
     if (forced.allowed) {
       must(forced.ineligible === (forced.forced && !facts.consistent), 'ineligible is recorded');

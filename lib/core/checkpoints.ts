@@ -1,0 +1,58 @@
+/**
+ * Every two seconds: what only waits for a flush is flushed, and marks that are clean by then go,
+ * so that an idle volume ends with nothing marked.
+ */
+import type { Resource } from './resource.ts';
+
+const checkpointMs = 2000;
+
+export class Checkpoints {
+  readonly #resource: Resource;
+
+  constructor(resource: Resource) {
+    this.#resource = resource;
+  }
+
+  start(): void {
+    const { timers, clock } = this.#resource.context;
+    timers.set('checkpoint', clock.now() + checkpointMs, () => this.#run());
+  }
+
+  stop(): void {
+    this.#resource.context.timers.clear('checkpoint');
+  }
+
+  #run(): void {
+    const { failed, isDiskless, session, io, context } = this.#resource;
+    if (failed) return;
+    this.start();
+    if (isDiskless) return;
+    const { tracker } = context;
+    const stream = session?.stream ?? null;
+    const isOpen = stream !== null && !stream.ended && stream.epochsInFlight === 0;
+    if (tracker.hasLocalUnflushed) {
+      if (tracker.isIdle) this.#flushLocal();
+    } else if (isOpen && stream.hasUnflushed) {
+      io.flushBoth(stream, () => tracker.checkpoint(() => undefined));
+    } else if (tracker.isIdle) {
+      tracker.checkpoint(() => undefined);
+    }
+  }
+
+  /** What arrived from the peer is flushed here, so that its marks can go. */
+  #flushLocal(): void {
+    const { context } = this.#resource;
+    const { tracker, disk } = context;
+    const flush = tracker.localFlushBegins();
+    disk.flush((errno) => {
+      // The copy was given up meanwhile: its flush says nothing.
+      if (disk !== context.disk) return;
+      if (errno !== 0) {
+        context.localFailed('flush', errno);
+        return;
+      }
+      tracker.localFlushDone(flush);
+      tracker.checkpoint(() => undefined);
+    });
+  }
+}

@@ -1,0 +1,103 @@
+/**
+ * The target's side of a sync that pushes: hands its marks to the source, records itself
+ * inconsistent before the first copied byte, and becomes a copy again after a flush, with the
+ * source's generation durable.
+ */
+import {
+  bodyFrame, bodyOf, FrameType, plainFrame, type Frame,
+} from '../format/frame.ts';
+import { decodeLineage, type Hello } from '../format/hello.ts';
+import { DataState, PeerState, SuperblockFlag } from '../format/superblock.ts';
+import type { BlockMap } from './block-map.ts';
+import type { CoreContext } from './context.ts';
+import type { Session } from './session.ts';
+import type { SessionHost } from './session-host.ts';
+
+/** `arg` of the end of a map: the map says nothing of this copy, all of it counts as marked. */
+const wholeVolume = 1;
+
+/** Sends `maps`, region by region and then the end; `full` instead of them where it is set. */
+export function sendMaps(session: Session, maps: readonly BlockMap[], full: boolean): void {
+  for (const map of full ? [] : maps) {
+    for (const region of map.regions()) {
+      const bits = map.bits(region);
+      if (bits === null) session.send(bodyFrame(FrameType.map, Buffer.alloc(0), 1, region));
+      else session.send(bodyFrame(FrameType.map, Buffer.from(bits), 0, region));
+    }
+  }
+  session.send(plainFrame(FrameType.mapEnd, 0, full ? wholeVolume : 0));
+}
+
+export function isWholeVolume(end: Frame): boolean {
+  return end.arg === wholeVolume;
+}
+
+export class SyncTarget {
+  readonly #session: Session;
+  readonly #context: CoreContext;
+  readonly #host: SessionHost;
+
+  constructor(session: Session, context: CoreContext, host: SessionHost) {
+    this.#session = session;
+    this.#context = context;
+    this.#host = host;
+  }
+
+  /** Everything that may differ here: blocks the peer lacks, and blocks that are stale here. */
+  sendMap(): void {
+    const { peerStale, localStale } = this.#context.tracker;
+    sendMaps(this.#session, [peerStale, localStale], false);
+  }
+
+  beInconsistent(): void {
+    const session = this.#session;
+    const { store } = this.#context;
+    const patch = {
+      dataState: DataState.inconsistent, syncGeneration: (session.peer as Hello).generation,
+    };
+    session.phase = 'syncing';
+    store.update(patch, (errno) => {
+      if (session.phase !== 'syncing') return;
+      if (errno !== 0) this.#context.localFailed('metadata', errno);
+      else session.send(plainFrame(FrameType.syncReady));
+    });
+  }
+
+  /** All is copied. */
+  adopt(frame: Frame): void {
+    const session = this.#session;
+    const lineage = decodeLineage(bodyOf(frame));
+    const peer = session.peer as Hello;
+    const { store, tracker, disk, clock } = this.#context;
+    session.phase = 'adopting';
+    const record = (errno: number): void => {
+      if (errno !== 0) {
+        this.#context.localFailed('flush', errno);
+        return;
+      }
+      // A later session may have made this copy a target again: then it is not consistent.
+      if (session.phase !== 'adopting') return;
+      const { primaryActive, forced, forcedIneligible, keeper } = SuperblockFlag;
+      store.update({
+        ...lineage, dataState: DataState.consistent, syncGeneration: 0n,
+        flags: store.value.flags & ~(primaryActive | forced | forcedIneligible | keeper),
+        peerState: PeerState.complete, peerCopyId: peer.copyId, peerNode: peer.node,
+        peerGeneration: lineage.generation, peerSessionNumber: peer.sessionNumber,
+        contactAt: clock.wallSeconds(),
+      }, (error) => {
+        if (error !== 0) this.#context.localFailed('metadata', error);
+        else if (session.phase === 'adopting') tracker.clearAll(() => this.#adopted());
+      });
+    };
+    // Everything copied was flushed here before the source said done; this covers the rest.
+    disk.flush(record);
+  }
+
+  #adopted(): void {
+    const session = this.#session;
+    if (session.phase !== 'adopting') return;
+    session.phase = 'complete';
+    session.send(plainFrame(FrameType.syncDoneAck));
+    this.#host.sessionComplete(session);
+  }
+}
