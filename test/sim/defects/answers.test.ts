@@ -41,9 +41,10 @@ function quiet(pair: SimPair): void {
 }
 
 /*
- * memsync in the original: the peer's "received" is enough once the local write ended, also when it
- * ended with an error (primary.c, local_send_thread and remote_recv_thread): the application is
- * told success while no disk has the data. Ours answers 0 only when a copy that counts holds it.
+ * memsync in the original: the peer's "received" is enough once the local write ended, also when
+ * it ended with an error (primary.c, local_send_thread and remote_recv_thread): the application
+ * is told success while no disk has the data. Ours answers 0 only when a copy that counts holds
+ * it.
  */
 compared('S5-memsync-told-success-with-no-copy', { modes: ['memsync'] }, (pair, t) => {
   pair.primary();
@@ -89,10 +90,10 @@ compared('S5-local-write-error-hides-stale-data', { modes: allModes, mediaSize: 
   });
 
 /*
- * A flush is done in the original when one of the two sides flushed (primary.c, the same rule as for
- * writes): the application believes that a transaction is durable while the copy that will be read
- * after a power cut has lost it. Ours: a failed flush is final for that copy; nothing is answered
- * as flushed that the copy which counts did not flush.
+ * A flush is done in the original when one of the two sides flushed (primary.c, the same rule as
+ * for writes): the application believes that a transaction is durable while the copy that will be
+ * read after a power cut has lost it. Ours: a failed flush is final for that copy; nothing is
+ * answered as flushed that the copy which counts did not flush.
  */
 compared('S5-flush-acked-though-one-side-failed', { modes: allModes, seeds: 5 }, (pair, t) => {
   pair.primary();
@@ -122,9 +123,9 @@ function readsLocally(pair: SimPair): boolean {
 }
 
 /*
- * The other side of it: the peer's flush fails. The original answers, and the peer goes on as a copy.
- * Ours answers alone only when "the peer is behind" is durable, and that peer is no candidate any
- * more.
+ * The other side of it (primary.c remote_recv_thread): the peer's flush fails. The original
+ * answers, and the peer goes on as a copy. Ours answers alone only when "the peer is behind" is
+ * durable, and that peer is no candidate any more.
  */
 scenario('S5-flush-acked-though-the-peer-failed', { modes: ['fullsync', 'memsync'] },
   (pair, t) => {
@@ -146,9 +147,9 @@ scenario('S5-flush-acked-though-the-peer-failed', { modes: ['fullsync', 'memsync
   });
 
 /*
- * FLUSH in the original's async mode waits for the peer as well (primary.c: flushes are no writes), so
- * "async" stalls with every fsync when the link does. Ours answers when the local disk has
- * flushed; the peer gets a barrier in the stream.
+ * FLUSH in the original's async mode waits for the peer as well (primary.c: flushes are no
+ * writes), so "async" stalls with every fsync when the link does. Ours answers when the local
+ * disk has flushed; the peer gets a barrier in the stream.
  */
 scenario('S5-async-flush-waits-for-the-peer', { mode: 'async' }, (pair, t) => {
   pair.primary();

@@ -16,9 +16,9 @@ const { blockSize } = limits;
 
 /*
  * The original finishes requests in flight at a disconnect as if the peer had them; only requests
- * not yet sent enter the sync map (primary.c: activemap_need_sync is called in remote_send alone).
- * Ours marks every block that no flush of both copies covers. With the original's rule the
- * reconnect copies nothing of what was sent, and the images stay different for ever.
+ * not yet sent enter the sync map (primary.c: activemap_need_sync is called in remote_send
+ * alone). Ours marks every block that no flush of both copies covers. With the original's rule
+ * the reconnect copies nothing of what was sent, and the images stay different for ever.
  */
 compared('S5-in-flight-at-disconnect', { modes: allModes, mediaSize: 4 * MiB, seeds: 4 },
   (pair, t) => {
@@ -41,9 +41,9 @@ compared('S5-in-flight-at-disconnect', { modes: allModes, mediaSize: 4 * MiB, se
   });
 
 /*
- * The same hole in memsync (primary.c remote_recv_thread): the peer said "received", the application
- * was answered, and the peer loses its memory. The original lets go of the mark when the
- * connection ends; ours keeps it until a flush of the peer covers the write.
+ * The same hole in memsync (primary.c remote_recv_thread): the peer said "received", the
+ * application was answered, and the peer loses its memory. The original lets go of the mark when
+ * the connection ends; ours keeps it until a flush of the peer covers the write.
  */
 compared('S5-memsync-ack-lost-in-peer-memory', { modes: ['memsync'], seeds: 4 }, (pair, t) => {
   pair.primary();
@@ -64,8 +64,8 @@ compared('S5-memsync-ack-lost-in-peer-memory', { modes: ['memsync'], seeds: 4 },
 /*
  * The original clears a mark when the peer's pwrite returned, and the secondary never flushes by
  * itself (secondary.c disk_thread): a power cut there loses acknowledged writes that nobody will
- * send again. Ours clears only what a flush on both copies covers. With the original's rule
- * the map is empty at the cut while the images differ.
+ * send again. Ours clears only what a flush on both copies covers. With the original's rule the
+ * map is empty at the cut while the images differ.
  */
 compared('S6-secondary-cache-lost-after-clear', { modes: allModes, seeds: 4 }, (pair, t) => {
   pair.primary();
@@ -88,8 +88,9 @@ compared('S6-secondary-cache-lost-after-clear', { modes: allModes, seeds: 4 }, (
 
 /*
  * A write that the peer's disk refuses is a warning in the original: the request succeeds, the
- * connection stays, and the extent is not marked (primary.c remote_recv_thread). Ours ends the session, records "alone" and marks it; the peer's copy is no copy until it has
- * everything. With the original's rule the pair stays complete with different images.
+ * connection stays, and the extent is not marked (primary.c remote_recv_thread). Ours ends the
+ * session, records "alone" and marks it; the peer's copy is no copy until it has everything. With
+ * the original's rule the pair stays complete with different images.
  */
 compared('S5-remote-write-error-marks', { modes: allModes, mediaSize: 4 * MiB }, (pair, t) => {
   pair.primary();
@@ -117,8 +118,8 @@ compared('S5-remote-write-error-marks', { modes: allModes, mediaSize: 4 * MiB },
 
 /*
  * A chunk of a sync that cannot be read, or that the peer cannot write, is logged and skipped by
- * the original, and its extent marked clean (primary.c sync_thread). Ours keeps it marked and
- * the target inconsistent. With the original's rule the sync is reported done with a hole in it.
+ * the original, and its extent marked clean (primary.c sync_thread). Ours keeps it marked and the
+ * target inconsistent. With the original's rule the sync is reported done with a hole in it.
  */
 compared('S5-failed-sync-chunk-marked-clean', { mediaSize: 4 * MiB, modes: ['fullsync', 'async'] },
   (pair, t) => {
@@ -146,8 +147,8 @@ compared('S5-failed-sync-chunk-marked-clean', { mediaSize: 4 * MiB, modes: ['ful
   });
 
 /*
- * The other end of the same defect (primary.c sync_thread): the chunk was read, and the target's disk
- * refuses it. Ours: the target says so and is no copy until everything was copied anew.
+ * The other end of the same defect (primary.c sync_thread): the chunk was read, and the target's
+ * disk refuses it. Ours: the target says so and is no copy until everything was copied anew.
  */
 compared('S5-failed-sync-chunk-at-the-target', { mediaSize: 4 * MiB }, (pair, t) => {
   pair.primary();

@@ -9,6 +9,7 @@
 import t, { type Test } from 'tap';
 import type { Mode } from '../../../lib/core/completion.ts';
 import { limits } from '../../../lib/format/limits.ts';
+import type { Resource } from '../../../lib/core/resource.ts';
 import { eachSeed } from '../../fixtures/sim-each.ts';
 import { blocksOf } from '../../fixtures/sim-image.ts';
 import type { SimNode, SimRequest } from '../../fixtures/sim-node.ts';
@@ -124,4 +125,10 @@ export function fill(pair: SimPair, node: SimNode, byte: number): void {
     node.write(at, Buffer.alloc(length, byte));
   }
   pair.answered(node);
+}
+
+/** The peer's copy is the one that counts for this primary. */
+export function remoteState(resource: Resource): boolean {
+  const { remote } = resource as unknown as { remote?: unknown };
+  return remote !== undefined && remote !== null;
 }

@@ -42,9 +42,9 @@ function expectSplitBrain(
 /*
  * The original's primary counts its first write alone only if its counter equals what its worker
  * learned at the last handshake, and a worker that never connected has learned 0 (primary.c
- * write_complete; secondary.c init_remote decides). Once a sync from the secondary made the counters 0/1 and 1/0, a split brain
- * is taken for an ordinary sync: one node's writes are overwritten without an alarm. Ours has
- * random generations with their history.
+ * write_complete; secondary.c init_remote decides). Once a sync from the secondary made the
+ * counters 0/1 and 1/0, a split brain is taken for an ordinary sync: one node's writes are
+ * overwritten without an alarm. Ours has random generations with their history.
  */
 compared('S4-counters-miss-split-brain', { seeds: 2 }, (pair, t) => {
   const [a, b] = [new OriginalNode(), new OriginalNode()];
@@ -105,8 +105,8 @@ t.test('original counters: from 0/0 the model sees a split brain', async (t) => 
 /*
  * The counter that marks "I wrote alone" is written in place and not flushed (metadata.c
  * metadata_write): a power cut right after the write takes it away, and the other side's writes
- * then count as the only ones. Ours is durable before the first acknowledgement alone. The original's write to the
- * same simulated disk is gone after some of the power cuts.
+ * then count as the only ones. Ours is durable before the first acknowledgement alone. The
+ * original's write to the same simulated disk is gone after some of the power cuts.
  */
 compared('S4-split-brain-marker-lost', { seeds: 8 }, (pair, t) => {
   pair.primary();
@@ -153,8 +153,8 @@ scenario('S4-split-brain-alarm-repeats', { seeds: 2 }, (pair, t) => {
 
 /*
  * Copies of different sizes: the original's primary closes without telling the secondary why, and
- * both flap every 10 s (primary.c init_remote). Ours refuses on both sides with the
- * same reason, and stays refused.
+ * both flap every 10 s (primary.c init_remote). Ours refuses on both sides with the same reason,
+ * and stays refused.
  */
 scenario('S4-size-mismatch-told-to-one-side', { second: { mediaSize: 3 * 1024 * 1024 }, seeds: 2 },
   (pair, t) => {
