@@ -255,8 +255,8 @@ scenario('S5-async-and-sync-from-secondary-kills-worker', { mode: 'async', media
   });
 
 /*
- * The guard of both: such a primary acknowledges nothing alone. The original finishes what was in
- * flight as a success of one copy (primary.c), here the copy that lacks the data.
+ * The guard of both: such a primary of ours acknowledges nothing alone. The original finishes
+ * what was in flight as a success of one copy (primary.c), here the copy that lacks the data.
  */
 scenario('S5-half-filled-primary-acknowledges-alone', { modes: allModes, mediaSize: 8 * MiB },
   (pair, t) => {

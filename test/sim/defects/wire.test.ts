@@ -86,7 +86,7 @@ study('S6-bad-write-header-desynchronises', (t) => {
 
 /*
  * The same on a running pair (secondary.c recv_thread): a write beyond the volume, a bit that
- * flips in any place. The session ends, nothing of it reaches the disk, and the next session
+ * flips in any place. Ours ends the session: nothing of it reaches the disk, and the next session
  * mends it.
  */
 scenario('S6-bad-frame-on-a-running-pair', { seeds: 6, mediaSize: 4 * MiB }, (pair, t) => {
