@@ -95,7 +95,7 @@ compared('S5-local-write-error-hides-stale-data', { modes: allModes, mediaSize: 
  * read after a power cut has lost it. Ours: a failed flush is final for that copy; nothing is
  * answered as flushed that the copy which counts did not flush.
  */
-compared('S5-flush-acked-though-one-side-failed', { modes: allModes, seeds: 5 }, (pair, t) => {
+compared('S5-flush-acked-though-one-side-failed', { modes: allModes, seeds: 8 }, (pair, t) => {
   pair.primary();
   writeByte(pair.a, 0, 0x33);
   pair.answered(pair.a);

@@ -108,7 +108,7 @@ t.test('original counters: from 0/0 the model sees a split brain', async (t) => 
  * then count as the only ones. Ours is durable before the first acknowledgement alone. The
  * original's write to the same simulated disk is gone after some of the power cuts.
  */
-compared('S4-split-brain-marker-lost', { seeds: 8 }, (pair, t) => {
+compared('S4-split-brain-marker-lost', { seeds: 12 }, (pair, t) => {
   pair.primary();
   pair.partition();
   noticed(pair, pair.b);
