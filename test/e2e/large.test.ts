@@ -9,6 +9,7 @@ import * as os from 'node:os';
 import * as path from 'node:path';
 import t, { type Test } from 'tap';
 import { MiB, resourceName, type Lab } from '../../cli/lab.ts';
+import { limits } from '../../lib/format/limits.ts';
 import { alignedMemory } from '../../lib/fuse/memory.ts';
 import { pairTest } from '../fixtures/e2e-lab.ts';
 import { SimRandom } from '../fixtures/sim-world.ts';
@@ -158,8 +159,9 @@ async function outage(inner: Test, lab: Lab, all: readonly Place[]): Promise<voi
   inner.equal(await wrongPlaces(h2.local, h2.dump().superblock.dataOffset, again), 0,
     `h2 has it ${sync.toFixed(1)} s after a start of ${restart.toFixed(2)} s`);
   const memory = memoryOf((await h2.status()).worker);
-  inner.ok(memory.now < residentMibMax,
-    `its worker uses ${memory.now} MiB, at most ${memory.peak} MiB`);
+  // What is on its way to a disk that is slower than the link comes on top.
+  const most = residentMibMax + limits.windowBytes / MiB;
+  inner.ok(memory.now < most, `its worker uses ${memory.now} MiB, at most ${memory.peak} MiB`);
 }
 
 t.setTimeout(290_000);
