@@ -58,7 +58,8 @@ export class Runner {
     this.#wire = { checksum: 'crc32', compression: 'none', compressor: lz4Compressor };
     this.#coreOptions = {
       resource: options.resource.name, node: options.node, mode: 'fullsync', timeoutMs: 0,
-      alone: false, asyncLagBytes: 0, asyncLagMs: 0, diskTimeoutMs: 30_000, onNoData: 'stall', resyncRate: 0,
+      alone: false, asyncLagBytes: 0, asyncLagMs: 0, diskTimeoutMs: 0, onNoData: 'stall',
+      resyncRate: 0,
     };
     this.#applyConfig();
   }
@@ -177,6 +178,8 @@ export class Runner {
     Object.assign(this.#coreOptions, {
       mode: config.replication, timeoutMs: config.timeout * 1000, alone: config.remote === null,
       asyncLagBytes: config.asyncLag, asyncLagMs: config.asyncLagTime * 1000,
+      diskTimeoutMs: config.diskTimeout * 1000, onNoData: config.onNoData,
+      resyncRate: config.resyncRate,
     });
     this.#wire.checksum = config.checksum;
     this.#wire.compression = config.compression;
