@@ -31,6 +31,8 @@ export const testTiming: Timing = {
   holderRetryMs: 1,
   statusMs: 5000,
   reloadMs: 5000,
+  orderMs: 5000,
+  copyMs: 5000,
   backoffMsMin: 50,
   backoffMsMax: 200,
   stableMs: 60_000,
