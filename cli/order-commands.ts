@@ -43,8 +43,14 @@ export function orderCommand(
   return giveOrder(context, { command, resources: resourceNames(names) });
 }
 
-export function undoCommand(context: Context, resource: string, file: string): Promise<number> {
-  return giveOrder(context, { command: 'undo', resource, file: path.resolve(file) });
+export function undoCommand(context: Context, resource: string, name: string): Promise<number> {
+  const file = path.resolve(name);
+  if (!fs.existsSync(file)) {
+    throw new HastError('HAST_E_DEVICE', `${file} does not exist`, {
+      hint: 'name the file that hastctl resolve --undo made', errno: 'ENOENT',
+    });
+  }
+  return giveOrder(context, { command: 'undo', resource, file });
 }
 
 /** Silent on success; every failure is printed, the first decides the exit code. */

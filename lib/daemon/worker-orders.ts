@@ -16,8 +16,8 @@ interface UndoInfo {
   mediaSize: number;
   /** Seconds since 1970. */
   createdAt: number;
-  /** As the operator said on this node. */
-  discarded: DiscardSide;
+  /** A DiscardSide, as the operator said it on this node. */
+  discarded: number;
   copyId: bigint;
   generation: bigint;
   keptCopyId: bigint;

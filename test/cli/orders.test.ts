@@ -125,6 +125,7 @@ it('resolve and undo: options, files, what is shown', async (test) => {
   test.match(await run('resolve', 'all', '--discard-peer'), { code: 65 });
   test.same(await run('undo', 'well', 'kept'), silent);
   test.match(await run('undo', 'other', 'kept'), { code: 77, stderr: /fake refusal of undo/ });
+  test.match(await run('undo', 'well', 'gone'), { code: 66, stderr: /gone does not exist/ });
   test.match(await run('undo', 'well'), { code: 64 });
 });
 
