@@ -13,7 +13,7 @@ import { defaultFile } from './report.ts';
 
 const statusMs = 15_000;
 /** What a role change may take beyond the resource's timeout: ending the old worker by force. */
-const roleExtraMs = 120_000;
+export const roleExtraMs = 120_000;
 
 export async function statusCommand(context: Context, names: string[]): Promise<number> {
   const resources = await statusOf(context, names);
@@ -61,22 +61,23 @@ function resultError({ name, from, to, error }: RoleResult): HastError {
   return fromFailure({ code, hint, message: `${name}: ${message}${moved}` });
 }
 
-function roleWord(word: string): RoleWord {
+export function roleWord(word: string): RoleWord {
   const role = roleWords.find((one) => one === word);
   if (role !== undefined) return role;
   throw new HastError('HAST_E_USAGE', `unknown role '${word}'`, {
-    hint: `hastctl role ${roleWords.join('|')} all|NAME...`,
+    hint: `one of ${roleWords.join(', ')}`,
   });
 }
 
-async function statusOf(context: Context, names: string[]): Promise<ResourceStatus[]> {
+export async function statusOf(context: Context, names: string[]): Promise<ResourceStatus[]> {
   const config = configOf(context);
   const command: ControlCommand = { command: 'status', resources: resourceNames(names) };
   const { resources } = await ask(context, config, command, statusMs);
   return resources;
 }
 
-async function ask<C extends ControlCommand>(
+/** The daemon's answer; where there is no daemon, the error says how to start it. */
+export async function ask<C extends ControlCommand>(
   context: Context,
   config: Config,
   command: C,

@@ -26,6 +26,8 @@ export const ExitCode = {
   temporary: 75,
   refused: 77,
   config: 78,
+  /** `hastctl wait`: the time is over. */
+  notReached: 79,
 } as const;
 
 const table = {
@@ -41,6 +43,7 @@ const table = {
   HAST_E_DEVICE_IN_USE: ExitCode.refused,
   HAST_E_PROMOTE_REFUSED: ExitCode.refused,
   HAST_E_ROLE: ExitCode.refused,
+  HAST_E_REFUSED: ExitCode.refused,
   HAST_E_TIMEOUT: ExitCode.temporary,
   HAST_E_ADDRESS_IN_USE: ExitCode.system,
   HAST_E_NO_DAEMON: ExitCode.system,

@@ -52,11 +52,35 @@ function addOwnLines(
     add('disconnected since', new Date(resource.disconnectedSince * 1000).toISOString());
   }
   add('synced', `${Math.floor(resource.syncPercent * 10) / 10}%`);
+  const resync = resyncText(resource);
+  if (resync !== '') add('resync', resync);
   add('local disk', resource.localDisk);
   add('peer disk', resource.peerDisk);
   add('peer role', resource.peerRole);
   add('single copy writes', resource.singleCopyWrites);
   if (resource.detail !== '') add('detail', resource.detail);
+}
+
+/** `42.1%, 10MB/s, 3:20 left`; empty while nothing is or would be copied. */
+function resyncText(resource: ResourceStatus): string {
+  const { status, connection, syncPercent, syncRate, syncEta, resyncPaused } = resource;
+  const runs = status === 'syncing' || connection === 'syncing' || connection === 'paused';
+  if (!runs) return resyncPaused ? 'paused' : '';
+  const percent = `${Math.floor(syncPercent * 10) / 10}%`;
+  if (resyncPaused) return `${percent}, paused`;
+  const left = syncEta === null ? '' : `, ${duration(syncEta)} left`;
+  return `${percent}, ${humanSize(syncRate)}/s${left}`;
+}
+
+/** `3:20`, `1:02:03`, `2d 1:02:03` */
+export function duration(seconds: number): string {
+  const whole = Math.ceil(seconds);
+  const two = (value: number): string => String(value).padStart(2, '0');
+  const [days, hours] = [Math.floor(whole / 86_400), Math.floor(whole / 3600) % 24];
+  const minutes = Math.floor(whole / 60) % 60;
+  const short = `${whole < 3600 ? minutes : two(minutes)}:${two(whole % 60)}`;
+  if (whole < 3600) return short;
+  return days === 0 ? `${hours}:${short}` : `${days}d ${hours}:${short}`;
 }
 
 function statisticsLines({ statistics }: ResourceStatus): string[] {

@@ -6,8 +6,12 @@ import { checkCommand, createCommand, dumpCommand } from './copy-commands.ts';
 import type { CreateOptions } from './copy-commands.ts';
 import { listCommand, roleCommand, statusCommand } from './daemon-commands.ts';
 import { ExitCode, exitCodeOf } from './exit-codes.ts';
+import { orderCommand, resolveCommand, resyncCommand, undoCommand } from './order-commands.ts';
+import type { ResolveOptions } from './order-commands.ts';
 import type { Context } from './output.ts';
 import { chooseConfig, errorJson, errorLine } from './report.ts';
+import { waitCommand } from './wait-command.ts';
+import type { WaitOptions } from './wait-command.ts';
 
 interface GlobalOptions {
   config?: string;
@@ -16,7 +20,9 @@ interface GlobalOptions {
   debug: number;
 }
 
-function buildProgram(run: (work: (context: Context) => Promise<number>) => Promise<void>) {
+type Run = (work: (context: Context) => Promise<number>) => Promise<void>;
+
+function buildProgram(run: Run) {
   const program = new Command('hastctl')
     .description('Controls hast-linux: roles, status and the metadata of local copies.')
     .option('-c, --config <file>', 'configuration (default: HAST_CONF, else /etc/hast.conf)')
@@ -61,8 +67,52 @@ function buildProgram(run: (work: (context: Context) => Promise<number>) => Prom
   program.command('check')
     .description('check the configuration')
     .action(() => run((context) => checkCommand(context)));
+  addOrders(program, run);
   for (const command of program.commands) command.configureOutput(silent).exitOverride();
   return program;
+}
+
+const manyNames = ['<name...>', "resources, or 'all'"] as const;
+
+/** The commands that change how copies are used. */
+function addOrders(program: Command, run: Run): void {
+  program.command('resync')
+    .description('pause or resume the copying to a peer; a worker starts resumed')
+    .argument('<action>', 'pause or resume')
+    .argument(...manyNames)
+    .action((action: string, names: string[]) =>
+      run((context) => resyncCommand(context, action, names)));
+  for (const [name, text] of [
+    ['detach', 'stop using the local copy; a primary goes on through its peer'],
+    ['attach', 'use the local copy again, after a detach or a failure'],
+    ['peer-gone', 'state that the peer is certainly off, so that this node may be promoted'],
+  ] as const) {
+    program.command(name).description(text).argument(...manyNames)
+      .action((names: string[]) => run((context) => orderCommand(context, name, names)));
+  }
+  program.command('resolve')
+    .description('end a split brain by giving up what one side wrote since the fork')
+    .argument('<name>', 'resource')
+    .option('--discard-local', "give up this node's writes")
+    .option('--discard-peer', "give up the peer's writes")
+    .option('--dry-run', 'only say what would be copied')
+    .option('--undo <file>', 'keep what is overwritten in this new file')
+    .action((name: string, options: ResolveOptions) =>
+      run((context) => resolveCommand(context, name, options)));
+  program.command('undo')
+    .description('put back what a resolution overwrote')
+    .argument('<name>', 'resource')
+    .argument('<file>', 'the file of resolve --undo')
+    .action((name: string, file: string) => run((context) => undoCommand(context, name, file)));
+  program.command('wait')
+    .description('return when everything asked for holds')
+    .argument(...manyNames)
+    .option('--connected', 'the peer is connected')
+    .option('--synced', 'both copies are complete and equal')
+    .option('--role <role>', 'the role is init, primary or secondary')
+    .option('--timeout <seconds>', 'give up after this time, with exit code 79')
+    .action((names: string[], options: WaitOptions) =>
+      run((context) => waitCommand(context, names, options)));
 }
 
 /** Commander's message as one of ours: `error: unknown command 'rol'\n(Did you mean role?)`. */

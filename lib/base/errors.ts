@@ -22,6 +22,7 @@ const codes = {
   HAST_E_DEVICE_IN_USE: 'state',
   HAST_E_PROMOTE_REFUSED: 'state',
   HAST_E_ROLE: 'state',
+  HAST_E_REFUSED: 'state',
   HAST_E_TIMEOUT: 'state',
   HAST_E_ADDRESS_IN_USE: 'state',
   HAST_E_NO_DAEMON: 'state',

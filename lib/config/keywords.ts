@@ -20,7 +20,8 @@ export type ValueKind =
   | 'choice'
   | 'switch'
   | 'seconds'
-  | 'bytes';
+  | 'bytes'
+  | 'rate';
 
 export interface Keyword {
   levels: readonly Level[];
@@ -29,7 +30,7 @@ export interface Keyword {
   expects: string;
   /** Kind `choice`: the words allowed. */
   choices?: readonly string[];
-  /** Kinds `seconds` and `bytes`. */
+  /** Kinds `seconds`, `bytes` and `rate`. */
   min?: number;
   max?: number;
 }
@@ -70,6 +71,15 @@ export const keywords: Readonly<Record<string, Keyword>> = {
     max: limits.asyncLagBytesMax,
   },
   'async-lag-time': seconds(limits.asyncLagSecondsMin, limits.asyncLagSecondsMax),
+  'disk-timeout': seconds(limits.diskTimeoutSecondsMin, limits.diskTimeoutSecondsMax),
+  'on-no-data': choice(inherited, ['stall', 'fail']),
+  'resync-rate': {
+    levels: inherited,
+    kind: 'rate',
+    expects: "bytes a second from 64k to 1T, with k, M, G or T if wanted, or 'auto'",
+    min: limits.resyncRateMin,
+    max: limits.resyncRateMax,
+  },
   name: { levels: ['resource', 'resource-node'], kind: 'name', expects: 'a device name' },
   local: { levels: ['resource', 'resource-node'], kind: 'path', expects: path },
   remote: {

@@ -16,4 +16,6 @@ export const defaults = {
   frontend: 'direct',
   asyncLagBytes: 64 * 1024 * 1024,
   asyncLagSeconds: 10,
+  diskTimeoutSeconds: 30,
+  onNoData: 'stall',
 } as const;

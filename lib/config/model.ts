@@ -3,6 +3,7 @@
 export type Replication = 'fullsync' | 'memsync' | 'async';
 export type Checksum = 'none' | 'crc32' | 'sha256';
 export type Compression = 'none' | 'hole' | 'lzf';
+export type OnNoData = 'stall' | 'fail';
 export type FrontendKind = 'direct' | 'fuse-native';
 
 export type Address =
@@ -31,6 +32,12 @@ export interface ResourceConfig {
   /** Bytes and seconds an async peer may lag before writes wait. */
   asyncLag: number;
   asyncLagTime: number;
+  /** Seconds after which a disk that does not answer counts as failed; 0: never. */
+  diskTimeout: number;
+  /** What becomes of requests while neither copy can serve. */
+  onNoData: OnNoData;
+  /** Bytes a second a resync may send; 0 (`auto`): as the application's latency allows. */
+  resyncRate: number;
 }
 
 export interface Config {

@@ -42,6 +42,9 @@ const fields: Readonly<Record<ResourceField, { keyword: string; live: boolean }>
   exec: { keyword: 'exec', live: true },
   asyncLag: { keyword: 'async-lag', live: true },
   asyncLagTime: { keyword: 'async-lag-time', live: true },
+  diskTimeout: { keyword: 'disk-timeout', live: true },
+  onNoData: { keyword: 'on-no-data', live: true },
+  resyncRate: { keyword: 'resync-rate', live: true },
 };
 
 /** Every field of the daemon itself; `listen` and `resources` have their own rules. */

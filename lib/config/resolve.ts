@@ -256,6 +256,7 @@ function resourceConfig(name: string, settings: Settings): ResourceConfig {
   };
   const compression = settings.value<string>('compression', defaults.compression);
   const exec = settings.value<string>('exec', 'none');
+  const rate = settings.value<string | number>('resync-rate', 'auto');
   const lag = settings.value<string | number>('async-lag', defaults.asyncLagBytes);
   return {
     name,
@@ -271,6 +272,9 @@ function resourceConfig(name: string, settings: Settings): ResourceConfig {
     frontend: settings.value('frontend', defaults.frontend),
     asyncLag: typeof lag === 'number' ? lag : (parseBytes(lag) ?? defaults.asyncLagBytes),
     asyncLagTime: settings.value('async-lag-time', defaults.asyncLagSeconds),
+    diskTimeout: settings.value('disk-timeout', defaults.diskTimeoutSeconds),
+    onNoData: settings.value('on-no-data', defaults.onNoData),
+    resyncRate: typeof rate === 'number' ? rate : (parseBytes(rate) ?? 0),
   };
 }
 

@@ -23,6 +23,7 @@ function valueSchema(keyword: Keyword): object {
     case 'seconds':
       return { type: 'integer', minimum: min, maximum: max };
     case 'bytes':
+    case 'rate':
       return { type: ['integer', 'string'], minimum: min, maximum: max, valueKind: kind };
     case 'listen': {
       const one = { type: 'string', valueKind: kind };

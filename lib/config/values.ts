@@ -38,7 +38,9 @@ export function refuseValue(kind: ValueKind | NameKind, text: string): Refusal |
     case 'node-name':
       return refuseName(text, nodeName, limits.nodeNameBytesMax, "a letter, digit or '_'");
     case 'bytes':
-      return refuseBytes(text);
+      return refuseBytes(text, 'async-lag');
+    case 'rate':
+      return text === 'auto' ? null : refuseBytes(text, 'resync-rate');
     // The schema says these in full.
     case 'choice':
     case 'switch':
@@ -58,8 +60,8 @@ function refuseName(text: string, pattern: RegExp, max: number, first: string): 
   };
 }
 
-function refuseBytes(text: string): Refusal | null {
-  const { min = 0, max = 0, expects = '' } = keywords['async-lag'] ?? {};
+function refuseBytes(text: string, word: string): Refusal | null {
+  const { min = 0, max = 0, expects = '' } = keywords[word] ?? {};
   const value = parseBytes(text);
   if (value === undefined) {
     return { message: `${quote(text)} is not a size`, hint: `expected ${expects}` };

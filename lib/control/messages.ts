@@ -27,11 +27,23 @@ export function checkSocketPath(path: string): void {
 export const roleWords = ['init', 'primary', 'secondary'] as const;
 export type RoleWord = (typeof roleWords)[number];
 
+/** Whose writes since the fork a resolution gives up. */
+export const resolveSides = ['local', 'peer'] as const;
+export type ResolveSide = (typeof resolveSides)[number];
+
 export type ControlCommand =
   | { command: 'ping' }
   /** `resources` empty: all of them. */
   | { command: 'role'; role: RoleWord; resources: readonly string[]; force: boolean }
-  | { command: 'status'; resources: readonly string[] };
+  | { command: 'status'; resources: readonly string[] }
+  | { command: 'resync'; paused: boolean; resources: readonly string[] }
+  | { command: 'detach' | 'attach' | 'peer-gone'; resources: readonly string[] }
+  /** `undo`: absolute path of a file that does not exist yet, or null. */
+  | {
+    command: 'resolve'; resource: string; discard: ResolveSide; dryRun: boolean;
+    undo: string | null;
+  }
+  | { command: 'undo'; resource: string; file: string };
 
 export type ControlRequest = ControlCommand & { schema: 1 };
 
@@ -50,10 +62,44 @@ export interface RoleResult {
   error: ControlFailure | null;
 }
 
+/** What became of a command for one resource. */
+export interface OrderResult {
+  name: string;
+  error: ControlFailure | null;
+}
+
+/** What one side wrote since the fork. */
+interface SideWrites {
+  bytes: number;
+  /** Ascending; the first ones. */
+  ranges: { offset: number; length: number }[];
+  /** Ranges beyond those listed. */
+  more: number;
+}
+
+/** What a resolution copies, or with a dry run would copy. */
+export interface Resolution {
+  /** Ids of the two copies when it was decided; hexadecimal. */
+  localGeneration: string;
+  peerGeneration: string;
+  local: SideWrites;
+  peer: SideWrites;
+  /** What the copy that is given up gets from the other. */
+  copyBytes: number;
+  /** All of the volume, because a map does not speak of this peer. */
+  full: boolean;
+}
+
 export interface ReplyOf {
   ping: { pid: number; node: string };
   role: { results: RoleResult[] };
   status: { resources: ResourceStatus[] };
+  resync: { results: OrderResult[] };
+  detach: { results: OrderResult[] };
+  attach: { results: OrderResult[] };
+  'peer-gone': { results: OrderResult[] };
+  undo: { results: OrderResult[] };
+  resolve: { resolution: Resolution };
 }
 
 export type ControlReply =

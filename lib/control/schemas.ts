@@ -1,11 +1,14 @@
 /** JSON schemas of the control protocol's messages, for ajv. */
-import { roleWords } from './messages.ts';
+import { resolveSides, roleWords } from './messages.ts';
 
 const count = { type: 'integer', minimum: 0 } as const;
 const text = { type: 'string' } as const;
 const nullableText = { type: 'string', nullable: true } as const;
 const schemaOne = { const: 1 } as const;
-const names = { type: 'array', maxItems: 4096, items: { type: 'string', maxLength: 255 } } as const;
+const flag = { type: 'boolean' } as const;
+const name = { type: 'string', maxLength: 255 } as const;
+const names = { type: 'array', maxItems: 4096, items: name } as const;
+const absolute = { type: 'string', pattern: '^/', maxLength: 4095 } as const;
 const role = { enum: roleWords } as const;
 
 function record(properties: Record<string, object>, more: Record<string, object> = {}): object {
@@ -16,18 +19,27 @@ function record(properties: Record<string, object>, more: Record<string, object>
   };
 }
 
+/** What each command carries. */
+const commandFields: Record<string, Record<string, object>> = {
+  role: { role, resources: names, force: flag },
+  status: { resources: names },
+  resync: { paused: flag, resources: names },
+  detach: { resources: names },
+  attach: { resources: names },
+  'peer-gone': { resources: names },
+  resolve: {
+    resource: name, discard: { enum: resolveSides }, dryRun: flag,
+    undo: { ...absolute, nullable: true },
+  },
+  undo: { resource: name, file: absolute },
+};
+
 export const requestSchema = {
-  ...record({ schema: schemaOne, command: { enum: ['ping', 'role', 'status'] } }),
-  allOf: [
-    {
-      if: record({ command: { const: 'role' } }),
-      then: record({ role, resources: names, force: { type: 'boolean' } }),
-    },
-    {
-      if: record({ command: { const: 'status' } }),
-      then: record({ resources: names }),
-    },
-  ],
+  ...record({ schema: schemaOne, command: { enum: ['ping', ...Object.keys(commandFields)] } }),
+  allOf: Object.entries(commandFields).map(([command, fields]) => ({
+    if: record({ command: { const: command } }),
+    then: record(fields),
+  })),
 };
 
 const failure = record({ code: text, message: text, hint: text });
@@ -51,10 +63,28 @@ const resourceStatus = record({
   dirtyBytes: count, syncPercent: { type: 'number', minimum: 0, maximum: 100 },
   localDisk: text, peerDisk: text, peerRole: text,
   worker: { ...count, nullable: true }, disconnectedSince: { type: 'number', nullable: true },
-  singleCopyWrites: count, statistics,
+  singleCopyWrites: count,
+  syncRate: { type: 'number', minimum: 0 }, syncEta: { type: 'number', nullable: true },
+  resyncPaused: flag, needsHuman: flag,
+  diskTimeout: count, onNoData: text, resyncRate: count, statistics,
 });
 
 const head = { schema: schemaOne, ok: { const: true } };
+
+const orderReply = record({
+  ...head,
+  results: { type: 'array', items: record({ name: text, error: { ...failure, nullable: true } }) },
+});
+
+const sideWrites = record({
+  bytes: count, more: count,
+  ranges: { type: 'array', items: record({ offset: count, length: count }) },
+});
+
+const resolution = record({
+  localGeneration: text, peerGeneration: text, local: sideWrites, peer: sideWrites,
+  copyBytes: count, full: flag,
+});
 
 export const replySchemas = {
   ping: record({ ...head, pid: count, node: text }),
@@ -66,4 +96,10 @@ export const replySchemas = {
     },
   }),
   status: record({ ...head, resources: { type: 'array', items: resourceStatus } }),
+  resync: orderReply,
+  detach: orderReply,
+  attach: orderReply,
+  'peer-gone': orderReply,
+  undo: orderReply,
+  resolve: record({ ...head, resolution }),
 };

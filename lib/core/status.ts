@@ -11,7 +11,7 @@ export type CoreStatus = Pick<
   ResourceStatus,
   'role' | 'status' | 'connection' | 'detail' | 'dirtyBytes' | 'syncPercent' | 'localDisk' |
   'peerDisk' | 'peerRole' | 'disconnectedSince' | 'singleCopyWrites' | 'statistics' |
-  'extentSize' | 'keepDirty' | 'mediaSize'
+  'extentSize' | 'keepDirty' | 'mediaSize' | 'syncRate' | 'syncEta' | 'resyncPaused' | 'needsHuman'
 >;
 
 function statusWord(resource: Resource): StatusWord {
@@ -108,6 +108,26 @@ function syncPercent(resource: Resource): number {
   return total === 0 ? 100 : Math.floor(1000 * (sync.copiedBlocks / total)) / 10;
 }
 
+function syncPace(resource: Resource): Pick<CoreStatus, 'syncRate' | 'syncEta'> {
+  if (!resource.isSyncing) return { syncRate: 0, syncEta: null };
+  const now = resource.context.clock.now();
+  const left = staleBlocks(resource) * limits.blockSize;
+  const eta = resource.pace.eta(now, left);
+  return {
+    syncRate: Math.round(resource.pace.speed(now)),
+    syncEta: eta === null || resource.resyncPaused ? null : Math.ceil(eta),
+  };
+}
+
+/** Nothing of its own ends this state; `detail` says what a person has to do. */
+function needsHuman(resource: Resource): boolean {
+  const { failed, isDiskless, refusal, role } = resource;
+  if (failed || isDiskless || resource.peerDiskHasFailed) return true;
+  // A primary whose promotion the peer's own ends, or a pair in the middle of a change of roles.
+  const passes = refusal?.reason === 'both-primary' && role === 'secondary';
+  return refusal !== null && !passes;
+}
+
 export function coreStatus(resource: Resource): CoreStatus {
   const { session, context, io } = resource;
   const { tracker, store, statistics } = context;
@@ -123,6 +143,9 @@ export function coreStatus(resource: Resource): CoreStatus {
     detail: detailText(resource),
     dirtyBytes: staleBlocks(resource) * limits.blockSize,
     syncPercent: syncPercent(resource),
+    ...syncPace(resource),
+    resyncPaused: resource.resyncPaused,
+    needsHuman: needsHuman(resource),
     localDisk: localDisk(resource),
     peerDisk: peerDisk(resource),
     peerRole: !connected ? 'unknown'

@@ -14,7 +14,7 @@ import type { LoadResult } from '../config/load.ts';
 import type { Config, ResourceConfig } from '../config/model.ts';
 import { planReload } from '../config/reload.ts';
 import type { ReloadPlan, Refusal } from '../config/reload.ts';
-import type { ControlRequest, ReplyOf, RoleResult } from '../control/messages.ts';
+import type { ControlRequest, OrderResult, ReplyOf, RoleResult } from '../control/messages.ts';
 import { toFailure } from '../control/messages.ts';
 import type { ControlServer } from '../control/server.ts';
 import { startControlServer } from '../control/server.ts';
@@ -30,6 +30,7 @@ import { Supervisor } from './supervisor.ts';
 import type { Timing } from './timing.ts';
 import { defaultTiming } from './timing.ts';
 import type { WorkerProgram } from './worker-process.ts';
+import type { Order } from './worker-protocol.ts';
 
 export interface DaemonOptions {
   config: Config;
@@ -110,7 +111,22 @@ export class Daemon {
         const chosen = this.#select(request.resources);
         return { results: await Promise.all(chosen.map((one) => changeRole(one, role, force))) };
       }
+      default:
+        return await this.#order(request);
     }
+  }
+
+  async #order(request: OrderRequest): Promise<ReplyOf[keyof ReplyOf]> {
+    if (this.#stopping) throw new HastError('HAST_E_BUSY', 'hastd is stopping');
+    const order = orderOf(request);
+    const names = 'resource' in request ? [request.resource] : request.resources;
+    const chosen = this.#select(names);
+    if (order.kind !== 'resolve') {
+      return { results: await Promise.all(chosen.map((one) => carryOut(one, order))) };
+    }
+    const [resolution] = await Promise.all(chosen.map((one) => one.order(order)));
+    if (resolution == null) throw new HastError('HAST_E_INTERNAL', 'a resolution without a result');
+    return { resolution };
   }
 
   /** Applies the file as it is now, whole or not at all. */
@@ -286,6 +302,30 @@ export class Daemon {
     for (const name of plan.removed) this.#supervisors.delete(name);
     this.#config = next;
     for (const resource of plan.added) this.#add(resource);
+  }
+}
+
+type OrderRequest = Exclude<ControlRequest, { command: 'ping' | 'status' | 'role' }>;
+
+function orderOf(request: OrderRequest): Order {
+  switch (request.command) {
+    case 'resync': return { kind: 'resync', paused: request.paused };
+    case 'resolve': {
+      const { discard, dryRun, undo } = request;
+      return { kind: 'resolve', discard, dryRun, undo };
+    }
+    case 'undo': return { kind: 'undo', file: request.file };
+    case 'detach': case 'attach': case 'peer-gone': return { kind: request.command };
+  }
+}
+
+async function carryOut(supervisor: Supervisor, order: Order): Promise<OrderResult> {
+  const { name } = supervisor;
+  try {
+    await supervisor.order(order);
+    return { name, error: null };
+  } catch (error) {
+    return { name, error: toFailure(error) };
   }
 }
 

@@ -49,6 +49,13 @@ export function idleStatus(
     worker: null,
     disconnectedSince: null,
     singleCopyWrites: 0,
+    syncRate: 0,
+    syncEta: null,
+    resyncPaused: false,
+    needsHuman: state === 'failed',
+    diskTimeout: resource.diskTimeout,
+    onNoData: resource.onNoData,
+    resyncRate: resource.resyncRate,
     statistics: {
       reads: 0, writes: 0, deletes: 0, flushes: 0, mapUpdates: 0,
       localReadErrors: 0, localWriteErrors: 0, localDeleteErrors: 0, localFlushErrors: 0,

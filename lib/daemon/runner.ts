@@ -13,7 +13,7 @@ import { openResource } from '../core/open-resource.ts';
 import type { ConnectPort, ResourceEvent } from '../core/ports.ts';
 import type { Resource } from '../core/resource.ts';
 import { coreStatus } from '../core/status.ts';
-import { closeLocal, openLocal, type LocalFile } from '../disk/local.ts';
+import { openLocal, type LocalFile } from '../disk/local.ts';
 import { LocalDisk } from '../disk/local-disk.ts';
 import { decodePreface, PrefaceAnswer, prefaceVersionFits } from '../format/preface.ts';
 import type { ResourceStatus } from '../format/status.ts';
@@ -21,12 +21,16 @@ import type { WireOptions } from '../format/wire.ts';
 import { PeerConnection } from '../net/connection.ts';
 import { dial } from '../net/connector.ts';
 import { lz4Compressor } from '../net/lz4.ts';
+import { carryOut, refused, type OrderDone, type UndoFiles } from './worker-orders.ts';
+import type { Order } from './worker-protocol.ts';
 
 export interface RunnerOptions {
   resource: ResourceConfig;
   node: string;
   log: Logger;
   onEvent: (event: ResourceEvent) => void;
+  /** How what a resolution overwrites is kept. */
+  undoFiles?: UndoFiles;
 }
 
 /** Writes of a primary wait for one attempt before it goes on alone. */
@@ -34,17 +38,31 @@ const dialMsMax = 5000;
 /** How long a start waits for the lock of the copy, and how often it tries. */
 const lockWaitMs = 3000;
 const lockRetryMs = 100;
+/** A disk that hangs keeps its descriptors: how long the end of the worker waits for them. */
+const closeWaitMs = 2000;
 /** A timer that is due at once runs after the inputs that wait already. */
 const timerMinMs = 1;
+
+const noUndoFile = new HastError('HAST_E_UNSUPPORTED', 'this worker keeps no undo files');
+const noUndoFiles: UndoFiles = {
+  create: () => Promise.reject(noUndoFile),
+  open: () => Promise.reject(noUndoFile),
+};
 
 export class Runner {
   readonly #node: string;
   readonly #log: Logger;
   readonly #onEvent: (event: ResourceEvent) => void;
+  readonly #undoFiles: UndoFiles;
   readonly #wire: WireOptions;
   readonly #coreOptions: CoreOptions;
   #config: ResourceConfig;
-  #local: LocalFile | null = null;
+  /** The local copy; null where it is detached. */
+  #disk: LocalDisk | null = null;
+  /** Disks given back that do not let go yet. */
+  #lingering = 0;
+  #onLetGo: (() => void) | null = null;
+  #attaching = false;
   #resource: Resource | null = null;
   #timer: NodeJS.Timeout | null = null;
   #timerAt = Infinity;
@@ -55,11 +73,12 @@ export class Runner {
     this.#node = options.node;
     this.#log = options.log;
     this.#onEvent = options.onEvent;
+    this.#undoFiles = options.undoFiles ?? noUndoFiles;
     this.#wire = { checksum: 'crc32', compression: 'none', compressor: lz4Compressor };
     this.#coreOptions = {
       resource: options.resource.name, node: options.node, mode: 'fullsync', timeoutMs: 0,
-      alone: false, asyncLagBytes: 0, asyncLagMs: 0, diskTimeoutMs: 0,
-      onNoData: 'stall', resyncRate: 0,
+      alone: false, asyncLagBytes: 0, asyncLagMs: 0, diskTimeoutMs: 0, onNoData: 'stall',
+      resyncRate: 0,
     };
     this.#applyConfig();
   }
@@ -71,31 +90,22 @@ export class Runner {
 
   /** Opens the copy and starts the core as secondary. Calls `done` with what stands against it. */
   start(done: (error: HastError | null) => void): void {
-    const giveUpAt = performance.now() + lockWaitMs;
-    const attempt = (): void => {
-      try {
-        this.#local = openLocal(this.#config.local);
-      } catch (error) {
-        if (!(error instanceof HastError)) throw error;
-        // A worker that was killed holds its lock until its last I/O has left the kernel.
-        const again = error.code === 'HAST_E_BUSY' && performance.now() < giveUpAt;
-        if (again) setTimeout(attempt, lockRetryMs);
-        else done(error);
-        return;
-      }
-      this.#open(this.#local, done);
-    };
-    attempt();
+    openWhenFree(this.#config.local, (error, local) => {
+      if (local === null) done(error);
+      else this.#open(local, done);
+    });
   }
 
   #open(local: LocalFile, done: (error: HastError | null) => void): void {
+    const disk = new LocalDisk(local);
+    this.#disk = disk;
     openResource({
-      disk: new LocalDisk(local),
+      disk,
       localSize: local.size,
       connect: this.#connectPort(),
       clock: { now: () => performance.now(), wallSeconds: () => Math.floor(Date.now() / 1000) },
       random: { id64: randomId, unit: () => Math.random() },
-      events: { event: (event) => this.#onEvent(event) },
+      events: { event: (event) => this.#event(event) },
       turn: {
         request: () => this.#requestTurn(),
         deadlineChanged: () => this.#arm(),
@@ -103,12 +113,71 @@ export class Runner {
       log: this.#log,
     }, this.#coreOptions, (error, resource) => {
       this.#resource = resource;
-      if (resource !== null) {
-        resource.start();
-      } else {
-        closeLocal(local);
-      }
+      if (resource === null) this.#dropDisk();
+      else resource.start();
       done(error);
+    });
+  }
+
+  #event(event: ResourceEvent): void {
+    if (event.kind === 'detach') this.#dropDisk();
+    this.#onEvent(event);
+  }
+
+  /** Gives the disk back, as soon as it lets go, so that it can be taken out. */
+  #dropDisk(): void {
+    const disk = this.#disk;
+    this.#disk = null;
+    if (disk === null) return;
+    this.#lingering++;
+    disk.close(() => {
+      this.#lingering--;
+      this.#onLetGo?.();
+    });
+  }
+
+  /** Carries out what an operator asks for; `done` is called once, later. */
+  order(order: Order, done: OrderDone): void {
+    if (this.#resource === null) {
+      const busy = new HastError('HAST_E_BUSY', 'the worker is not started yet', { hint: 'wait' });
+      setImmediate(() => done(busy, null));
+      return;
+    }
+    carryOut(order, {
+      resource: this.#resource,
+      undoFiles: this.#undoFiles,
+      attach: (attached) => this.#attach(attached),
+    }, done);
+  }
+
+  /** Opens `local` anew for a primary that goes on without it. */
+  #attach(done: (error: HastError | null) => void): void {
+    const { resource } = this;
+    if (this.#attaching || (this.#disk !== null && !resource.failed)) {
+      const why = this.#attaching ? 'the copy is being attached' : 'the copy is attached already';
+      const hint = `hastctl detach ${this.#config.name} first, if it is to be read anew`;
+      setImmediate(() => done(refused({ message: why, hint: this.#attaching ? 'wait' : hint })));
+      return;
+    }
+    this.#attaching = true;
+    const finish = (error: HastError | null): void => {
+      this.#attaching = false;
+      done(error);
+    };
+    // A copy that failed without a peer to go on with is still open, and holds its own lock.
+    this.#dropDisk();
+    openWhenFree(this.#config.local, (error, local) => {
+      if (local === null) {
+        finish(error);
+        return;
+      }
+      const disk = new LocalDisk(local);
+      // From here on it is the copy: the core may give it up again while it attaches it.
+      this.#disk = disk;
+      resource.operator.attach(disk, local.size, (refusal) => {
+        if (refusal !== null && this.#disk === disk) this.#dropDisk();
+        finish(refusal === null ? null : refused(refusal));
+      });
     });
   }
 
@@ -142,17 +211,37 @@ export class Runner {
     this.resource.optionsChanged(before !== JSON.stringify([config.remote, config.source]));
   }
 
-  /** Leaves cleanly; the copy is closed at `done`. */
-  stop(force: boolean, done: () => void): void {
+  /**
+   * Leaves cleanly. `closed`: the copy is given back; false where its disk hangs, and a thread of
+   * this process with it.
+   */
+  stop(force: boolean, done: (closed: boolean) => void): void {
     if (this.#resource === null) {
-      done();
+      this.#closeAll(done);
       return;
     }
     this.#resource.stop(force, () => {
       if (this.#timer !== null) clearTimeout(this.#timer);
-      if (this.#local !== null) closeLocal(this.#local);
-      done();
+      this.#closeAll(done);
     });
+  }
+
+  #closeAll(done: (closed: boolean) => void): void {
+    this.#dropDisk();
+    if (this.#lingering === 0) {
+      done(true);
+      return;
+    }
+    const timer = setTimeout(() => {
+      this.#onLetGo = null;
+      done(false);
+    }, closeWaitMs);
+    this.#onLetGo = () => {
+      if (this.#lingering > 0) return;
+      this.#onLetGo = null;
+      clearTimeout(timer);
+      done(true);
+    };
   }
 
   status(): ResourceStatus {
@@ -169,6 +258,9 @@ export class Runner {
       checksum: config.checksum,
       compression: config.compression,
       frontend: config.frontend,
+      diskTimeout: config.diskTimeout,
+      onNoData: config.onNoData,
+      resyncRate: config.resyncRate,
       worker: process.pid,
     };
   }
@@ -178,6 +270,8 @@ export class Runner {
     Object.assign(this.#coreOptions, {
       mode: config.replication, timeoutMs: config.timeout * 1000, alone: config.remote === null,
       asyncLagBytes: config.asyncLag, asyncLagMs: config.asyncLagTime * 1000,
+      diskTimeoutMs: config.diskTimeout * 1000, onNoData: config.onNoData,
+      resyncRate: config.resyncRate,
     });
     this.#wire.checksum = config.checksum;
     this.#wire.compression = config.compression;
@@ -223,6 +317,29 @@ export class Runner {
       this.#arm();
     }, wait);
   }
+}
+
+/** `openLocal`, after a wait for a lock: of a process that was killed, or of a disk that hangs. */
+function openWhenFree(
+  path: string,
+  done: (error: HastError | null, local: LocalFile | null) => void,
+): void {
+  const giveUpAt = performance.now() + lockWaitMs;
+  const attempt = (): void => {
+    let local: LocalFile;
+    try {
+      local = openLocal(path);
+    } catch (error) {
+      if (!(error instanceof HastError)) throw error;
+      // The lock is kept until the last I/O of who held it has left the kernel.
+      const again = error.code === 'HAST_E_BUSY' && performance.now() < giveUpAt;
+      if (again) setTimeout(attempt, lockRetryMs);
+      else done(error, null);
+      return;
+    }
+    done(null, local);
+  };
+  attempt();
 }
 
 function randomId(): bigint {

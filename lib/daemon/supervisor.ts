@@ -1,9 +1,9 @@
 /**
  * One resource in the parent: its role, its worker, its device. Everything that changes them
  * runs in one queue per resource, one operation at a time, and every wait in it has a bound.
+ * The worker's life is lib/daemon/worker-keeper.ts.
  *
  * Invariants:
- * - a worker exists in the states starting, secondary, promoting, primary, leaving, stopping;
  * - the device is shown only in `primary`, and in `leaving` while it is taken away;
  * - a failed change leaves the role it came from, or says which role it had to fall to;
  * - the role hook runs once for each change of the role, whatever caused it.
@@ -14,30 +14,24 @@ import { assert } from '../base/assert.ts';
 import { HastError, errorText } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import type { ResourceConfig } from '../config/model.ts';
-import type { RoleWord } from '../control/messages.ts';
+import type { Resolution, RoleWord } from '../control/messages.ts';
 import type { ResourceStatus } from '../format/status.ts';
 import { Deadline, within } from './deadline.ts';
-import type { DeviceOperations } from './device.ts';
 import { Device } from './device.ts';
 import type { Hooks } from './hooks.ts';
-import { withFields } from './log-fields.ts';
 import { idleStatus } from './idle-status.ts';
-import type { SupervisorEvent, SupervisorState } from './states.ts';
-import { roleOf, transitions } from './states.ts';
+import type { SupervisorState } from './states.ts';
+import { attachCopy, giveOrder, refuseUndoOnVolume } from './supervisor-orders.ts';
 import type { Timing } from './timing.ts';
-import type { WorkerEvent, WorkerExit, WorkerProgram } from './worker-process.ts';
-import { WorkerProcess, exitText } from './worker-process.ts';
+import type { KeeperOptions, Run } from './worker-keeper.ts';
+import { WorkerKeeper, asHastError, failedStopMs } from './worker-keeper.ts';
+import type { WorkerEvent, WorkerExit, WorkerProcess } from './worker-process.ts';
+import { exitText } from './worker-process.ts';
+import type { Order } from './worker-protocol.ts';
 
-export interface SupervisorOptions {
-  resource: ResourceConfig;
-  node: string;
-  rundir: string;
+export interface SupervisorOptions extends KeeperOptions {
   devdir: string;
-  program: WorkerProgram;
-  operations: DeviceOperations;
   hooks: Hooks;
-  log: Logger;
-  timing: Timing;
 }
 
 export interface RoleChange {
@@ -45,69 +39,57 @@ export interface RoleChange {
   to: RoleWord;
 }
 
-/** A worker and the parent's own /dev/fuse description of it. */
-interface Run {
-  worker: WorkerProcess;
-  fuseFd: number | null;
-}
-
 const holderAttempts = 4;
-/** Time given to a worker that failed to start or to promote, before it is killed. */
-const failedStopMs = 2000;
 
 export class Supervisor {
   readonly #options: SupervisorOptions;
   readonly #timing: Timing;
   readonly #log: Logger;
-  #resource: ResourceConfig;
+  readonly #keeper: WorkerKeeper;
   #device: Device;
-  #state: SupervisorState = 'init';
-  #run: Run | undefined;
-  /** Why the state is what it is; shown in status. */
-  #detail = '';
-  #restarts = 0;
-  #retryTimer: NodeJS.Timeout | undefined;
   #tail: Promise<unknown> = Promise.resolve();
 
   constructor(options: SupervisorOptions) {
     this.#options = options;
     this.#timing = options.timing;
-    this.#resource = options.resource;
-    this.#log = withFields(options.log, () => ({ resource: this.name, role: this.role }));
+    this.#keeper = new WorkerKeeper(options, {
+      event: (event) => this.#workerEvent(event),
+      ended: (run, exit) => this.#workerEnded(run, exit),
+      retry: () => this.#retry(),
+    });
+    this.#log = this.#keeper.log;
     this.#device = this.#newDevice();
   }
 
   get name(): string {
-    return this.#resource.name;
+    return this.#keeper.name;
   }
 
   get resource(): ResourceConfig {
-    return this.#resource;
+    return this.#keeper.resource;
   }
 
   get state(): SupervisorState {
-    return this.#state;
+    return this.#keeper.state;
   }
 
   get role(): RoleWord {
-    return roleOf[this.#state];
+    return this.#keeper.role;
   }
 
   /** The worker that can take a peer's connection now. */
   get peerWorker(): WorkerProcess | undefined {
-    const takes = this.#state === 'secondary' || this.#state === 'promoting' ||
-      this.#state === 'primary' || this.#state === 'leaving';
-    return takes ? this.#run?.worker : undefined;
+    return this.#keeper.activeWorker;
   }
 
   /** The same role again does nothing, except that it wakes a worker that waits or failed. */
   changeRole(to: RoleWord, force: boolean): Promise<RoleChange> {
     return this.#operate(async () => {
       const from = this.role;
-      const resting = this.#state === 'backoff' || this.#state === 'failed';
+      const resting = this.#keeper.state === 'backoff' || this.#keeper.state === 'failed';
       if (to === from && !resting) return { from, to };
       this.#log.info({ from, to, force }, 'the role is changed');
-      this.#restarts = 0;
+      this.#keeper.restarts = 0;
       if (to === 'init') await this.#toInit(force);
       else if (to === 'secondary') await this.#toSecondary(force);
       else await this.#toPrimary(force);
@@ -135,31 +117,51 @@ export class Supervisor {
    */
   reconfigure(next: ResourceConfig): Promise<void> {
     return this.#operate(async () => {
-      if (this.#run === undefined) {
+      if (this.#keeper.run === undefined) {
         this.#setResource(next);
         // What failed before may work with the new values; if not, status says so.
-        if (this.#state === 'init') return;
-        await this.#start('retry', this.#timing.readyMs).catch(() => undefined);
+        if (this.#keeper.state === 'init') return;
+        await this.#keeper.start('retry', this.#timing.readyMs).catch(() => undefined);
         return;
       }
       const message = { type: 'reload', resource: next } as const;
-      await this.#run.worker.request(message, ['reloaded'], this.#timing.reloadMs);
+      await this.#keeper.run.worker.request(message, ['reloaded'], this.#timing.reloadMs);
       this.#setResource(next);
     });
   }
 
+  /**
+   * What an operator asks for beside the role. A resolution and its undoing copy data: they run
+   * outside of the queue, so that a role change ends them instead of waiting for them.
+   */
+  async order(order: Order): Promise<Resolution | null> {
+    this.#log.info({ order }, 'an order');
+    const { orderMs, copyMs, stepMs } = this.#timing;
+    if (order.kind === 'resolve') {
+      await within(stepMs, 'looking at the undo file', refuseUndoOnVolume(order, this.#device));
+    }
+    if (order.kind === 'resolve' || order.kind === 'undo') {
+      return await giveOrder(this.#keeper, order, copyMs);
+    }
+    return await this.#operate(async () => {
+      if (order.kind === 'attach') await attachCopy(this.#keeper, this.#timing);
+      else await giveOrder(this.#keeper, order, orderMs);
+      return null;
+    });
+  }
+
   async status(): Promise<ResourceStatus> {
-    const run = this.#run;
-    const idle = idleStatus(this.#resource, this.#device.link, this.#state, this.#detail);
-    if (run === undefined || this.#state === 'starting') {
+    const { run, resource, state, detail } = this.#keeper;
+    const idle = idleStatus(resource, this.#device.link, state, detail);
+    if (run === undefined || state === 'starting') {
       return { ...idle, worker: run?.worker.pid ?? null };
     }
     try {
       const status = await run.worker.status(this.#timing.statusMs);
       return { ...status, role: this.role, device: this.#device.link, worker: run.worker.pid };
     } catch (error) {
-      const detail = `the worker gives no status: ${errorText(error)}`;
-      return { ...idle, status: 'failed', detail, worker: run.worker.pid };
+      const why = `the worker gives no status: ${errorText(error)}`;
+      return { ...idle, status: 'failed', detail: why, worker: run.worker.pid };
     }
   }
 
@@ -181,186 +183,101 @@ export class Supervisor {
   #announce(from: RoleWord, to: RoleWord): void {
     if (from === to) return;
     this.#log.info({ from, to }, 'the role is');
-    this.#options.hooks.run(this.#resource.exec, 'role', this.name, [from, to]);
-  }
-
-  #become(event: SupervisorEvent): void {
-    const to = transitions[this.#state][event];
-    assert(to !== undefined, `${this.name}: '${event}' is impossible in '${this.#state}'`);
-    this.#log.debug({ from: this.#state, to, event }, 'state');
-    this.#state = to;
-    if (to !== 'backoff' && to !== 'failed') this.#detail = '';
+    this.#options.hooks.run(this.#keeper.resource.exec, 'role', this.name, [from, to]);
   }
 
   #setResource(next: ResourceConfig): void {
-    const moved = next.deviceName !== this.#resource.deviceName;
-    this.#resource = next;
+    const moved = next.deviceName !== this.#keeper.resource.deviceName;
+    this.#keeper.resource = next;
     if (moved) this.#device = this.#newDevice();
   }
 
   #newDevice(): Device {
-    const { rundir, devdir, operations } = this.#options;
+    const { devdir, operations } = this.#options;
     const paths = {
-      mountPoint: path.join(rundir, this.#resource.name),
-      link: path.join(devdir, this.#resource.deviceName),
+      mountPoint: this.#keeper.mountPoint,
+      link: path.join(devdir, this.#keeper.resource.deviceName),
     };
     return new Device(paths, operations, this.#log, this.#timing.stepMs);
   }
 
   // --- the worker
 
-  /**
-   * Starts a worker and waits until it is ready. Where it fails, the state is `init`, or with
-   * `retry` one in which it is tried again or waits for a person; the failure is thrown.
-   */
-  async #start(onFailure: 'init' | 'retry', readyMs: number): Promise<void> {
-    clearTimeout(this.#retryTimer);
-    this.#become('start');
-    let run: Run | undefined;
-    try {
-      run = await this.#spawn();
-      this.#run = run;
-      const message = {
-        type: 'start',
-        resource: this.#resource,
-        node: this.#options.node,
-        mountPoint: this.#device.mountPoint,
-        fuseFd: run.fuseFd === null ? null : 3,
-      } as const;
-      await run.worker.request(message, ['ready'], readyMs);
-      this.#become('ready');
-    } catch (error) {
-      const failure = asHastError(error);
-      if (run !== undefined) await this.#endWorker(run, true, failedStopMs);
-      if (onFailure === 'init') this.#become('undone');
-      else this.#rest(failure);
-      throw failure;
-    }
-  }
-
-  async #spawn(): Promise<Run> {
-    const fuseFd = this.#resource.frontend === 'direct'
-      ? await within(this.#timing.stepMs, 'opening /dev/fuse', this.#options.operations.openFuse())
-      : null;
-    const worker = new WorkerProcess(
-      this.#options.program, fuseFd, (event) => this.#workerEvent(event),
-    );
-    const run = { worker, fuseFd };
-    void worker.exited.then((exit) => this.#workerEnded(run, exit));
-    return run;
-  }
-
   #workerEvent(event: WorkerEvent): void {
     this.#log.info({ event }, 'event');
-    this.#options.hooks.run(this.#resource.exec, event, this.name);
+    this.#options.hooks.run(this.#keeper.resource.exec, event, this.name);
+  }
+
+  #retry(): void {
+    void this.#operate(async () => {
+      if (this.#keeper.state !== 'backoff') return;
+      // A failure is in the log and in status by then.
+      await this.#keeper.start('retry', this.#timing.readyMs).catch(() => undefined);
+    });
   }
 
   /** Ends that an operation waits for are handled there; this is for the others. */
   #workerEnded(run: Run, exit: WorkerExit): void {
-    if (run !== this.#run) return;
-    if (this.#state === 'secondary') {
+    if (run !== this.#keeper.run) return;
+    if (this.#keeper.state === 'secondary') {
       void this.#operate(async () => {
-        if (run !== this.#run || this.#state !== 'secondary') return;
+        if (run !== this.#keeper.run || this.#keeper.state !== 'secondary') return;
         this.#log.error({ end: exitText(exit) }, 'the worker ended unexpectedly');
-        if (performance.now() - run.worker.startedAt >= this.#timing.stableMs) this.#restarts = 0;
-        await this.#forget(run);
-        this.#rest(exit.failure ?? new HastError('HAST_E_TIMEOUT', exitText(exit)));
+        const lived = performance.now() - run.worker.startedAt;
+        if (lived >= this.#timing.stableMs) this.#keeper.restarts = 0;
+        await this.#keeper.forget(run);
+        this.#keeper.rest(exit.failure ?? new HastError('HAST_E_TIMEOUT', exitText(exit)));
       });
-    } else if (this.#state === 'primary') {
+    } else if (this.#keeper.state === 'primary') {
       void this.#operate(async () => {
-        if (run === this.#run && this.#state === 'primary') await this.#losePrimary(run, exit);
+        if (run !== this.#keeper.run || this.#keeper.state !== 'primary') return;
+        await this.#losePrimary(run, exit);
       });
     }
-  }
-
-  /** Role secondary without a worker: tried again later, or not before a person acted. */
-  #rest(failure: HastError): void {
-    const forPerson = failure.errorClass === 'config' || failure.errorClass === 'corruption' ||
-      (failure.errorClass === 'device' && failure.code !== 'HAST_E_INTERNAL');
-    if (forPerson) {
-      this.#become('broken');
-      this.#detail = sentence(failure);
-      const hint = failure.hint ?? `correct the cause, then: hastctl role secondary ${this.name}`;
-      this.#log.error({ error: failure.message, hint }, 'the worker is not started again');
-      return;
-    }
-    const { backoffMsMin, backoffMsMax } = this.#timing;
-    const delay = Math.min(backoffMsMax, backoffMsMin * 2 ** Math.min(this.#restarts, 30));
-    this.#restarts++;
-    this.#become('lost');
-    this.#detail = `the worker is started again in ${delay / 1000} s: ${sentence(failure)}`;
-    this.#log.warn({ error: failure.message, delayMs: delay }, 'the worker is restarted later');
-    this.#retryTimer = setTimeout(() => {
-      void this.#operate(async () => {
-        if (this.#state !== 'backoff') return;
-        // A failure is in the log and in status by then.
-        await this.#start('retry', this.#timing.readyMs).catch(() => undefined);
-      });
-    }, delay);
-  }
-
-  async #endWorker(run: Run, force: boolean, stopMs: number): Promise<void> {
-    if (!await run.worker.stop(force, stopMs)) {
-      this.#log.warn({ worker: run.worker.pid }, 'the worker does not stop: it is killed');
-      if (!await run.worker.kill(this.#timing.killMs)) {
-        this.#log.error(
-          { worker: run.worker.pid },
-          'the worker is stuck in the kernel and cannot be ended; its disk does not answer',
-        );
-      }
-    }
-    await this.#forget(run);
-  }
-
-  /** Closes the parent's /dev/fuse description: with the worker's gone, pending I/O gets EIO. */
-  async #forget(run: Run): Promise<void> {
-    if (this.#run === run) this.#run = undefined;
-    const { fuseFd } = run;
-    run.fuseFd = null;
-    if (fuseFd === null) return;
-    await this.#logged('closing /dev/fuse failed', this.#options.operations.closeFuse(fuseFd));
   }
 
   // --- role changes
 
   async #toInit(force: boolean): Promise<void> {
-    if (this.#state === 'primary') return await this.#leavePrimary(force);
-    if (this.#state === 'secondary') return await this.#stopSecondary();
-    clearTimeout(this.#retryTimer);
-    this.#become('stop');
+    if (this.#keeper.state === 'primary') return await this.#leavePrimary(force);
+    if (this.#keeper.state === 'secondary') return await this.#stopSecondary();
+    this.#keeper.cancelRetry();
+    this.#keeper.become('stop');
   }
 
   async #toSecondary(force: boolean): Promise<void> {
-    if (this.#state === 'init') return await this.#start('init', this.#timing.readyMs);
-    if (this.#state === 'primary') await this.#leavePrimary(force);
-    await this.#start('retry', this.#timing.readyMs);
+    const { state } = this.#keeper;
+    if (state === 'init') return await this.#keeper.start('init', this.#timing.readyMs);
+    if (this.#keeper.state === 'primary') await this.#leavePrimary(force);
+    await this.#keeper.start('retry', this.#timing.readyMs);
   }
 
   async #stopSecondary(): Promise<void> {
-    assert(this.#run !== undefined, 'a secondary has a worker');
-    this.#become('stop');
-    await this.#endWorker(this.#run, false, this.#timing.stopMs);
-    this.#become('stopped');
+    assert(this.#keeper.run !== undefined, 'a secondary has a worker');
+    this.#keeper.become('stop');
+    await this.#keeper.end(this.#keeper.run, false, this.#timing.stopMs);
+    this.#keeper.become('stopped');
   }
 
   async #toPrimary(force: boolean): Promise<void> {
-    const ms = Math.max(this.#timing.promoteMsMin, this.#resource.timeout * 1000);
+    const ms = Math.max(this.#timing.promoteMsMin, this.#keeper.resource.timeout * 1000);
     const deadline = new Deadline(ms);
     const former = this.role;
-    if (this.#state !== 'secondary') {
-      await this.#start(former === 'init' ? 'init' : 'retry', deadline.left(0));
+    if (this.#keeper.state !== 'secondary') {
+      await this.#keeper.start(former === 'init' ? 'init' : 'retry', deadline.left(0));
     }
-    const run = this.#run;
+    const run = this.#keeper.run;
     assert(run !== undefined, 'a secondary has a worker');
-    this.#become('promote');
+    this.#keeper.become('promote');
     try {
       const refusal = await this.#askPromotion(run, force, deadline);
       if (refusal !== undefined) return await this.#refused(run, former, refusal);
       await this.#showDevice(run, deadline);
-      this.#become('shown');
+      this.#keeper.become('shown');
     } catch (error) {
       // A refused promotion has settled its state; anything else is undone here.
-      if (this.#state === 'promoting') await this.#undoPromotion(run, former, asHastError(error));
+      const isOpen = this.#keeper.state === 'promoting';
+      if (isOpen) await this.#undoPromotion(run, former, asHastError(error));
       throw error;
     }
     if (run.worker.exit !== undefined) this.#workerEnded(run, run.worker.exit);
@@ -383,7 +300,7 @@ export class Supervisor {
 
   async #refused(run: Run, former: RoleWord, refusal: HastError): Promise<never> {
     this.#log.warn({ error: refusal.message, hint: refusal.hint }, 'the promotion is refused');
-    this.#become('refused');
+    this.#keeper.become('refused');
     if (former === 'init') await this.#stopSecondary();
     else if (run.worker.exit !== undefined) this.#workerEnded(run, run.worker.exit);
     throw refusal;
@@ -404,28 +321,28 @@ export class Supervisor {
   async #undoPromotion(run: Run, former: RoleWord, failure: HastError): Promise<void> {
     const fields = { error: failure.message, hint: failure.hint };
     this.#log.error(fields, 'the promotion failed and is undone');
-    this.#become('undo');
+    this.#keeper.become('undo');
     await this.#device.clear().catch(() => undefined); // once more below
-    await this.#endWorker(run, true, failedStopMs);
+    await this.#keeper.end(run, true, failedStopMs);
     // A step that was given up may have ended only now, with the worker.
     await this.#clearLogged();
     await this.#device.removeMountPoint();
-    this.#become('stopped');
+    this.#keeper.become('stopped');
     if (former === 'init') return;
-    await this.#start('retry', this.#timing.readyMs).catch(() => undefined);
+    await this.#keeper.start('retry', this.#timing.readyMs).catch(() => undefined);
   }
 
   /** To `init`; throws, and stays primary, where the device is in use and not `force`. */
   async #leavePrimary(force: boolean): Promise<void> {
-    const run = this.#run;
+    const run = this.#keeper.run;
     assert(run !== undefined, 'a primary has a worker');
     if (!force) await this.#refuseWhileInUse();
-    this.#become('leave');
+    this.#keeper.become('leave');
     try {
       await this.#device.hide(force);
     } catch (error) {
       if (!force) {
-        this.#become('kept');
+        this.#keeper.become('kept');
         if (run.worker.exit !== undefined) this.#workerEnded(run, run.worker.exit);
         throw error;
       }
@@ -433,15 +350,15 @@ export class Supervisor {
     }
     if (force) {
       // The worker first: it fails what is pending, and its readers are woken through the mount.
-      await this.#endWorker(run, true, this.#timing.stopMs);
+      await this.#keeper.end(run, true, this.#timing.stopMs);
       await this.#logged('the volume stays mounted', this.#device.unmount(true));
     } else {
       await this.#logged('the volume stays mounted', this.#device.unmount(false));
-      await this.#endWorker(run, false, this.#timing.stopMs);
+      await this.#keeper.end(run, false, this.#timing.stopMs);
     }
     await this.#clearLogged();
     await this.#device.removeMountPoint();
-    this.#become('stopped');
+    this.#keeper.become('stopped');
   }
 
   async #refuseWhileInUse(): Promise<void> {
@@ -463,12 +380,12 @@ export class Supervisor {
       },
       'the worker of the primary ended: its device is taken away, the role is init',
     );
-    this.#become('leave');
-    await this.#forget(run); // first: requests that hang would block losetup and umount
+    this.#keeper.become('leave');
+    await this.#keeper.forget(run); // first: requests that hang would block losetup and umount
     await this.#clearLogged();
     await this.#device.removeMountPoint();
-    this.#become('stopped');
-    this.#detail = `the worker ended while primary (${exitText(exit)})`;
+    this.#keeper.become('stopped');
+    this.#keeper.detail = `the worker ended while primary (${exitText(exit)})`;
   }
 
   #clearLogged(): Promise<void> {
@@ -488,13 +405,4 @@ function whenEnded(worker: WorkerProcess): Promise<never> {
     throw exit.failure ??
       new HastError('HAST_E_INTERNAL', `the worker ended meanwhile (${exitText(exit)})`);
   });
-}
-
-function asHastError(error: unknown): HastError {
-  if (error instanceof HastError) return error;
-  return new HastError('HAST_E_INTERNAL', errorText(error), { cause: error });
-}
-
-function sentence(error: HastError): string {
-  return error.hint === undefined ? error.message : `${error.message}; ${error.hint}`;
 }

@@ -17,6 +17,10 @@ export interface Timing {
   holderRetryMs: number;
   statusMs: number;
   reloadMs: number;
+  /** The worker's answer to detach, attach and the like. */
+  orderMs: number;
+  /** A resolution saves, and its undoing copies, what may be the whole volume. */
+  copyMs: number;
   backoffMsMin: number;
   backoffMsMax: number;
   /** A worker that lived this long starts the back-off anew. */
@@ -33,6 +37,8 @@ export const defaultTiming: Timing = {
   holderRetryMs: 250,
   statusMs: 2000,
   reloadMs: 10_000,
+  orderMs: 60_000,
+  copyMs: 24 * 3600 * 1000,
   backoffMsMin: 1000,
   backoffMsMax: 60_000,
   stableMs: 60_000,

@@ -5,9 +5,10 @@
 import * as childProcess from 'node:child_process';
 import type * as net from 'node:net';
 import { HastError, errorText } from '../base/errors.ts';
+import type { Resolution } from '../control/messages.ts';
 import type { ResourceStatus } from '../format/status.ts';
 import { within } from './deadline.ts';
-import type { ParentMessage, WorkerMessage } from './worker-protocol.ts';
+import type { Order, ParentMessage, WorkerMessage } from './worker-protocol.ts';
 
 /** Threads of the worker's pool: blocking disk calls must not wait for each other. */
 const threadPoolSize = '16';
@@ -33,6 +34,8 @@ export type WorkerEvent = Extract<WorkerMessage, { type: 'event' }>['event'];
 
 interface Waiter {
   answers: readonly string[];
+  /** Of an order: only the answer with the same one counts. */
+  id?: number | undefined;
   resolve(message: WorkerMessage): void;
   reject(error: Error): void;
 }
@@ -47,6 +50,7 @@ export class WorkerProcess {
   readonly #waiters = new Set<Waiter>();
   #failure: HastError | undefined;
   #statusPending: Promise<ResourceStatus> | undefined;
+  #orders = 0;
   #onEvent: (event: WorkerEvent) => void;
 
   /** `fuseFd` becomes descriptor 3 of the worker; null where it mounts by itself. */
@@ -97,11 +101,12 @@ export class WorkerProcess {
     message: ParentMessage,
     answers: readonly T[],
     timeoutMs: number,
+    id?: number,
   ): Promise<Extract<WorkerMessage, { type: T }>> {
     if (this.exit !== undefined) throw this.#exitError(this.exit);
     let waiter: Waiter | undefined;
     const answer = new Promise<WorkerMessage>((resolve, reject) => {
-      waiter = { answers, resolve, reject };
+      waiter = { answers, id, resolve, reject };
       this.#waiters.add(waiter);
       this.#send(message, reject);
     });
@@ -119,6 +124,16 @@ export class WorkerProcess {
       .then((message) => message.status)
       .finally(() => { this.#statusPending = undefined; });
     return this.#statusPending;
+  }
+
+  /** Throws what the worker declines it with. */
+  async order(order: Order, timeoutMs: number): Promise<Resolution | null> {
+    const id = ++this.#orders;
+    const answers = ['ordered', 'declined'] as const;
+    const answer = await this.request({ type: 'order', id, order }, answers, timeoutMs, id);
+    if (answer.type === 'ordered') return answer.resolution;
+    const hint = answer.hint === '' ? {} : { hint: answer.hint };
+    throw new HastError(answer.code, answer.message, hint);
   }
 
   /** Gives an accepted connection away; the socket is not usable here afterwards. */
@@ -172,7 +187,8 @@ export class WorkerProcess {
       return;
     }
     for (const waiter of this.#waiters) {
-      if (waiter.answers.includes(message.type)) waiter.resolve(message);
+      const isMeant = waiter.id === undefined || ('id' in message && message.id === waiter.id);
+      if (isMeant && waiter.answers.includes(message.type)) waiter.resolve(message);
     }
   }
 
@@ -181,7 +197,7 @@ export class WorkerProcess {
     this.#failure = new HastError(message.code, message.message, hint);
     let asked = false;
     for (const waiter of this.#waiters) {
-      if (waiter.answers.includes('status')) continue;
+      if (waiter.answers.includes('status') || waiter.id !== undefined) continue;
       asked = true;
       waiter.reject(this.#failure);
     }

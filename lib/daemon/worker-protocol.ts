@@ -6,6 +6,7 @@
  */
 import type { ResourceConfig } from '../config/model.ts';
 import type { ErrorCode } from '../base/errors.ts';
+import type { Resolution, ResolveSide } from '../control/messages.ts';
 import type { ResourceEvent } from '../core/ports.ts';
 import type { ResourceStatus } from '../format/status.ts';
 
@@ -19,6 +20,15 @@ export interface StartMessage {
   /** Descriptor of /dev/fuse in the worker, or null with fuse-native. */
   fuseFd: number | null;
 }
+
+/** What an operator may ask of a worker beside the role. Paths are absolute. */
+export type Order =
+  | { kind: 'resync'; paused: boolean }
+  | { kind: 'detach' }
+  | { kind: 'attach' }
+  | { kind: 'peer-gone' }
+  | { kind: 'resolve'; discard: ResolveSide; dryRun: boolean; undo: string | null }
+  | { kind: 'undo'; file: string };
 
 export type ParentMessage =
   | StartMessage
@@ -41,6 +51,8 @@ export type ParentMessage =
   | { type: 'stop'; force: boolean }
   /** New values of what can change live. Answered by `reloaded` or `failed`. */
   | { type: 'reload'; resource: ResourceConfig }
+  /** Answered by `ordered` or `declined` with the same id; several may be under way. */
+  | { type: 'order'; id: number; order: Order }
   | { type: 'status' };
 
 export type WorkerMessage =
@@ -50,6 +62,9 @@ export type WorkerMessage =
   | { type: 'refused'; code: ErrorCode; message: string; hint: string }
   | { type: 'serving' }
   | { type: 'reloaded' }
+  /** `resolution` of a `resolve`, else null. */
+  | { type: 'ordered'; id: number; resolution: Resolution | null }
+  | { type: 'declined'; id: number; code: ErrorCode; message: string; hint: string }
   | { type: 'status'; status: ResourceStatus }
   /** For hooks: argv after the resource's name follows the original. */
   | { type: 'event'; event: ResourceEvent['kind'] }

@@ -6,11 +6,12 @@ import type * as net from 'node:net';
 import { HastError, errorText } from '../base/errors.ts';
 import { withFields } from './log-fields.ts';
 import { createDirectFrontend } from '../fuse/direct-frontend.ts';
+import { UndoFileReader, UndoFileWriter } from '../disk/undo-file.ts';
 import type { Frontend } from '../fuse/frontend.ts';
 import { createNativeFrontend } from '../fuse/native-frontend.ts';
 import { createLogger } from './logger.ts';
 import { Runner } from './runner.ts';
-import type { ParentMessage, StartMessage, WorkerMessage } from './worker-protocol.ts';
+import type { Order, ParentMessage, StartMessage, WorkerMessage } from './worker-protocol.ts';
 
 const exitSoftware = 70;
 
@@ -29,7 +30,8 @@ function send(message: WorkerMessage, then?: () => void): void {
 }
 
 function leave(code: number, threadsEnded: boolean): void {
-  // process.exit() waits for a thread that sits in the kernel: nothing waits for SIGKILL.
+  // process.exit() waits for a thread that sits in the kernel, of ours or of the pool: nothing
+  // waits for SIGKILL.
   if (threadsEnded) process.exit(code);
   else process.kill(process.pid, 'SIGKILL');
 }
@@ -57,6 +59,7 @@ function start(message: StartMessage): void {
     node: message.node,
     log: withFields(log, () => ({ resource: name, role: runnerRole() })),
     onEvent: (event) => send({ type: 'event', event: event.kind }),
+    undoFiles: { create: UndoFileWriter.create, open: UndoFileReader.open },
   });
   runner.start((error) => {
     if (error === null) {
@@ -103,9 +106,8 @@ function stop(force: boolean): void {
   if (stopping) return;
   stopping = true;
   const end = (threadsEnded: boolean): void => {
-    const finish = (): void => leave(0, threadsEnded);
-    if (runner === null) finish();
-    else runner.stop(force, finish);
+    if (runner === null) leave(0, threadsEnded);
+    else runner.stop(force, (closed) => leave(0, threadsEnded && closed));
   };
   if (frontend === null) end(true);
   else frontend.stop(end, force);
@@ -120,9 +122,8 @@ function orphaned(): void {
   if (stopping) return;
   stopping = true;
   log.warn({}, 'the parent is gone: this worker ends');
-  const finish = (): void => leave(0, frontend === null);
-  if (runner === null) finish();
-  else runner.stop(true, finish);
+  if (runner === null) leave(0, frontend === null);
+  else runner.stop(true, (closed) => leave(0, frontend === null && closed));
 }
 
 function promote(current: Runner, force: boolean, timeoutMs: number): void {
@@ -130,6 +131,18 @@ function promote(current: Runner, force: boolean, timeoutMs: number): void {
     showRole();
     if (refusal === null) send({ type: 'promoted' });
     else send({ type: 'refused', code: 'HAST_E_PROMOTE_REFUSED', ...refusal });
+  });
+}
+
+function order(current: Runner, id: number, asked: Order): void {
+  current.order(asked, (error, resolution) => {
+    if (error === null) {
+      send({ type: 'ordered', id, resolution });
+      return;
+    }
+    const { code, message, hint = '' } = error;
+    log.warn({ order: asked, code, error: message }, 'an order was not carried out');
+    send({ type: 'declined', id, code, message, hint });
   });
 }
 
@@ -157,6 +170,7 @@ function receive(message: ParentMessage, socket: net.Socket | undefined): void {
       runner.reload(message.resource);
       send({ type: 'reloaded' });
       return;
+    case 'order': order(runner, message.id, message.order); return;
     case 'status': {
       const status = runner.status();
       status.statistics.queueIdle = frontend?.stats.idle ?? 0;

@@ -3,9 +3,13 @@
  * the event loop never waits for a disk.
  *
  * Hot path: read() and write() run once per request.
+ *
+ * The descriptors belong to this object: they are closed when no operation uses them any more.
+ * Sooner, an operation that still waits for its thread could meet another file under the number.
  */
 import * as fs from 'node:fs';
 import * as os from 'node:os';
+import { assert } from '../base/assert.ts';
 import { fallocate } from '../base/libc.ts';
 import type { DiskPort, Done } from '../core/ports.ts';
 import type { LocalFile } from './local.ts';
@@ -26,14 +30,49 @@ function errnoOf(error: NodeJS.ErrnoException | null): number {
 export class LocalDisk implements DiskPort {
   readonly #fd: number;
   readonly #durableFd: number;
+  /** Operations that have not returned. */
+  #busy = 0;
+  /** Nothing more is begun. */
+  #closed = false;
+  #onIdle: (() => void) | null = null;
 
   constructor(local: LocalFile) {
     this.#fd = local.fd;
     this.#durableFd = local.durableFd;
   }
 
+  /**
+   * Ends the use of the disk: later operations fail with EIO. `closed` is called once the
+   * descriptors, and with them the lock, are given back: not before a disk that hangs lets go.
+   */
+  close(closed: () => void): void {
+    assert(!this.#closed, 'a disk was closed twice');
+    this.#closed = true;
+    this.#onIdle = () => {
+      fs.close(this.#durableFd, () => fs.close(this.#fd, closed));
+    };
+    if (this.#busy === 0) this.#onIdle();
+  }
+
+  /** Whether an operation may begin; it then ends with `#ended`. */
+  #begin(done: Done): boolean {
+    if (this.#closed) {
+      setImmediate(done, EIO);
+      return false;
+    }
+    this.#busy++;
+    return true;
+  }
+
+  #ended(): void {
+    this.#busy--;
+    if (this.#busy === 0) this.#onIdle?.();
+  }
+
   read(offset: number, buffer: Buffer, bufferOffset: number, length: number, done: Done): void {
+    if (!this.#begin(done)) return;
     fs.read(this.#fd, buffer, bufferOffset, length, offset, (error, got) => {
+      this.#ended();
       if (error !== null) done(errnoOf(error));
       else if (got === length) done(0);
       // Nothing more to read: the file is shorter than its superblock says.
@@ -51,12 +90,18 @@ export class LocalDisk implements DiskPort {
   }
 
   flush(done: Done): void {
-    fs.fdatasync(this.#fd, (error) => done(errnoOf(error)));
+    if (!this.#begin(done)) return;
+    fs.fdatasync(this.#fd, (error) => {
+      this.#ended();
+      done(errnoOf(error));
+    });
   }
 
   zero(offset: number, length: number, discard: boolean, done: Done): void {
     const mode = discard ? FALLOC_PUNCH_HOLE : FALLOC_ZERO_RANGE;
+    if (!this.#begin(done)) return;
     fallocate(this.#fd, mode, offset, length, (errno) => {
+      this.#ended();
       // What the file system or the device cannot do is written: the range must read as zeros.
       if (errno === EOPNOTSUPP || errno === EINVAL) this.#writeZeros(offset, length, done);
       else done(errno);
@@ -66,7 +111,9 @@ export class LocalDisk implements DiskPort {
   #write(
     fd: number, offset: number, buffer: Buffer, bufferOffset: number, length: number, done: Done,
   ): void {
+    if (!this.#begin(done)) return;
     fs.write(fd, buffer, bufferOffset, length, offset, (error, put) => {
+      this.#ended();
       if (error !== null) done(errnoOf(error));
       else if (put === length) done(0);
       else if (put === 0) done(EIO);

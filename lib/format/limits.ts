@@ -79,6 +79,12 @@ export const configLimits = {
   /** Keyword `async-lag-time`, seconds. */
   asyncLagSecondsMin: 1,
   asyncLagSecondsMax: 86_400,
+  /** Keyword `disk-timeout`, seconds; 0: never. */
+  diskTimeoutSecondsMin: 0,
+  diskTimeoutSecondsMax: 86_400,
+  /** Keyword `resync-rate`, bytes a second. */
+  resyncRateMin: 64 * KiB,
+  resyncRateMax: 1 * TiB,
   /** TCP port. */
   portMin: 1,
   portMax: 65_535,

@@ -61,5 +61,18 @@ export interface ResourceStatus {
   disconnectedSince: number | null;
   /** Writes acknowledged with one copy only, since the peer was last complete. */
   singleCopyWrites: number;
+  /** Bytes a second a resync copies at this moment; 0 without one. */
+  syncRate: number;
+  /** Seconds until it is done at this rate; null where nobody can tell, and without one. */
+  syncEta: number | null;
+  /** The operator paused resyncs. */
+  resyncPaused: boolean;
+  /** Nothing of its own ends this state: `detail` says what a person has to do. */
+  needsHuman: boolean;
+  /** Seconds; 0: never. */
+  diskTimeout: number;
+  onNoData: 'stall' | 'fail';
+  /** Bytes a second; 0: as the application's latency allows. */
+  resyncRate: number;
   statistics: Statistics;
 }

@@ -45,13 +45,27 @@ export function writeReply(fd: number, buffer: Buffer, at: number, size: number)
     fs.writeSync(fd, buffer, at, size);
     return true;
   } catch (cause) {
-    switch (errnoName(cause)) {
-      case 'ENOENT':
-      case 'ENODEV':
-      case 'ECONNABORTED':
-        return false;
-      default:
-        throw new HastError('HAST_E_DEVICE', 'the kernel refused a FUSE reply', { cause });
-    }
+    return refusedReply(cause);
+  }
+}
+
+/** As writeReply, gathered from several places into one write. */
+export function writeReplyParts(fd: number, parts: readonly Buffer[]): boolean {
+  try {
+    fs.writevSync(fd, parts);
+    return true;
+  } catch (cause) {
+    return refusedReply(cause);
+  }
+}
+
+function refusedReply(cause: unknown): false {
+  switch (errnoName(cause)) {
+    case 'ENOENT':
+    case 'ENODEV':
+    case 'ECONNABORTED':
+      return false;
+    default:
+      throw new HastError('HAST_E_DEVICE', 'the kernel refused a FUSE reply', { cause });
   }
 }

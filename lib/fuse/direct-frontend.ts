@@ -6,6 +6,9 @@
  * - A reply is one write() from the engine's thread. A slot is free only after it: the payload
  *   of a READ lies in it until then.
  * - Requests complete exactly once; a second `complete` is a bug of the volume (assertion).
+ * - A request answered while a disk may still use its slot (completeHeld) keeps the slot, and one
+ *   of the reserve joins the pool in its place: a disk that hangs with every slot must not stop
+ *   what is served without it.
  */
 import * as fs from 'node:fs';
 import * as path from 'node:path';
@@ -13,7 +16,7 @@ import { Worker } from 'node:worker_threads';
 import { assert } from '../base/assert.ts';
 import { HastError } from '../base/errors.ts';
 import { AppOp, type AppRequest, type Volume } from '../core/ports.ts';
-import { writeReply } from './device.ts';
+import { writeReply, writeReplyParts } from './device.ts';
 import { EIO, replyErrno } from './errno.ts';
 import type { Frontend, FrontendStats } from './frontend.ts';
 import type { IoThreadData, IoThreadMessage } from './io-thread.ts';
@@ -45,6 +48,9 @@ interface SlotOwner {
   readonly memory: SlotMemory;
   readonly volume: Volume;
   released(slot: number): void;
+  /** The slot is answered and not free: its release comes by `heldReleased`. */
+  held(): void;
+  heldReleased(slot: number): void;
   failed(error: unknown): void;
 }
 
@@ -59,6 +65,8 @@ class SlotRequest implements AppRequest {
   busy = false;
   /** The kernel has its answer although the volume has not finished. */
   #answered = false;
+  /** Answered, and the slot still belongs to a disk operation. */
+  #held = false;
   /** Bytes of a range operation that follow the piece in flight. */
   #rest = 0;
   readonly #slot: number;
@@ -87,7 +95,7 @@ class SlotRequest implements AppRequest {
 
   /** Bound once, so that the volume may pass it on as a function. */
   readonly complete = (errno: number): void => {
-    assert(this.busy, 'a request completed twice');
+    assert(this.busy && !this.#held, 'a request completed twice');
     if (errno === 0 && this.#rest > 0 && !this.#answered) {
       setImmediate(() => this.#continueRange());
       return;
@@ -97,14 +105,25 @@ class SlotRequest implements AppRequest {
     this.#owner.released(this.#slot);
   };
 
+  /**
+   * See AppRequest. Of a range operation in several pieces the rest was not begun: without an
+   * errno of its own it ends with EIO, as nothing may say that the whole range is done.
+   */
   completeHeld(errno: number, data: Buffer | null): () => void {
-    assert(this.busy, 'a request completed twice');
-    if (!this.#answered) {
-      data?.copy(this.buffer, this.bufferOffset);
-      this.#reply(replyErrno(errno));
-    }
+    assert(this.busy && !this.#held, 'a request completed twice');
+    this.#held = true;
+    if (!this.#answered) this.#replyHeld(errno === 0 && this.#rest > 0 ? EIO : errno, data);
     this.#answered = true;
-    return () => this.complete(0);
+    this.#rest = 0;
+    this.#owner.held();
+    let released = false;
+    return () => {
+      assert(!released, 'a held request was released twice');
+      released = true;
+      this.busy = false;
+      this.#held = false;
+      this.#owner.heldReleased(this.#slot);
+    };
   }
 
   /** Answers now; the volume goes on owning the slot until it completes. */
@@ -119,6 +138,24 @@ class SlotRequest implements AppRequest {
     this.length = Math.min(this.#rest, RANGE_SIZE_MAX);
     this.#rest -= this.length;
     this.#owner.volume.submit(this);
+  }
+
+  /** The payload comes from elsewhere: a disk may be writing into the slot at this moment. */
+  #replyHeld(errno: number, data: Buffer | null): void {
+    if (this.op !== AppOp.read || errno !== 0) {
+      this.#reply(replyErrno(errno));
+      return;
+    }
+    assert(data !== null && data.length >= this.length, 'a read without its data');
+    const { memory, fuseFd } = this.#owner;
+    const at = this.#slot * SLOT_SIZE;
+    const size = memory.encodeReplyBefore(this.#slot, this.length);
+    try {
+      const head = memory.bytes.subarray(at, at + size);
+      writeReplyParts(fuseFd, [head, data.subarray(0, this.length)]);
+    } catch (error) {
+      this.#owner.failed(error);
+    }
   }
 
   #reply(errno: number): void {
@@ -148,25 +185,32 @@ class DirectFrontend implements Frontend, SlotOwner {
   readonly #pool: SlotPool;
   readonly #rings: SlotRing[] = [];
   readonly #requests: SlotRequest[] = [];
+  /** Slots outside the pool, one to replace each that is held; as many as the pool has. */
+  readonly #reserve: number[] = [];
   #volume: Volume | null = null;
   #ready: ((error: Error | null) => void) | null = null;
   #endListener: ((error: Error | null) => void) | null = null;
   #ended = false;
   #liveReaders = 0;
   #inFlight = 0;
+  /** Held slots for which the reserve had none. */
+  #unreplaced = 0;
   #stopDone: ((ended: boolean) => void) | null = null;
   #stopTimer: NodeJS.Timeout | null = null;
 
   constructor(options: DirectFrontendOptions) {
     this.fuseFd = options.fuseFd;
     this.#mountPoint = options.mountPoint;
-    this.#shared = createSharedSlots(options.slots ?? SLOTS_DEFAULT, options.readers ?? 1);
+    const inUse = options.slots ?? SLOTS_DEFAULT;
+    this.#shared = createSharedSlots(2 * inUse, options.readers ?? 1);
     this.memory = new SlotMemory(this.#shared);
     this.#pool = new SlotPool(this.#shared);
     const { slots, readers } = this.#shared;
     for (let slot = 0; slot < slots + readers; slot++) {
       this.#requests.push(new SlotRequest(slot, this));
     }
+    for (let slot = 0; slot < slots; slot++) this.#reserve.push(this.#pool.tryTake());
+    for (const slot of this.#reserve.splice(0, inUse)) this.#pool.release(slot);
     const inFlight = (): number => this.#inFlight;
     const idle = (): number => this.#pool.freeCount;
     this.stats = {
@@ -216,6 +260,24 @@ class DirectFrontend implements Frontend, SlotOwner {
   released(slot: number): void {
     this.#inFlight--;
     this.#pool.release(slot);
+  }
+
+  held(): void {
+    const slot = this.#reserve.pop();
+    if (slot === undefined) this.#unreplaced++;
+    else this.#pool.release(slot);
+  }
+
+  heldReleased(slot: number): void {
+    this.#inFlight--;
+    // The extra slot of a reader belongs to no pool: what replaced it stays there.
+    if (slot >= this.#shared.slots) return;
+    if (this.#unreplaced > 0) {
+      this.#unreplaced--;
+      this.#pool.release(slot);
+    } else {
+      this.#reserve.push(slot);
+    }
   }
 
   failed(error: unknown): void {

@@ -91,6 +91,14 @@ export interface NativeFrontendOptions {
   mountPoint: string;
 }
 
+/** What a request needs of its front end. */
+interface RequestOwner {
+  released(request: NativeRequest): void;
+  /** The request is answered and not free: its release comes by `heldReleased`. */
+  held(): void;
+  heldReleased(request: NativeRequest): void;
+}
+
 /** A request of the pool, for one operation after the other. */
 class NativeRequest implements AppRequest {
   op: AppOp = AppOp.read;
@@ -103,12 +111,14 @@ class NativeRequest implements AppRequest {
   #done: Errno | null = null;
   /** Where a read's payload goes. */
   #target: Buffer | null = null;
-  readonly #release: (request: NativeRequest) => void;
+  /** Answered, and the slot still belongs to a disk operation. */
+  #held = false;
+  readonly #owner: RequestOwner;
 
-  constructor(memory: Buffer, slot: number, release: (request: NativeRequest) => void) {
+  constructor(memory: Buffer, slot: number, owner: RequestOwner) {
     this.buffer = memory;
     this.bufferOffset = slot * SLOT_SIZE + LEAD_SIZE;
-    this.#release = release;
+    this.#owner = owner;
   }
 
   load(work: Work): void {
@@ -123,25 +133,37 @@ class NativeRequest implements AppRequest {
   }
 
   readonly complete = (errno: number): void => {
-    this.#answer(replyErrno(errno));
-    this.#release(this);
+    assert(!this.#held, 'a request completed twice');
+    this.#answer(replyErrno(errno), null);
+    this.#owner.released(this);
   };
 
   completeHeld(errno: number, data: Buffer | null): () => void {
-    data?.copy(this.buffer, this.bufferOffset);
-    this.#answer(replyErrno(errno));
-    return () => this.#release(this);
+    assert(!this.#held, 'a request completed twice');
+    this.#held = true;
+    this.#owner.held();
+    this.#answer(replyErrno(errno), data);
+    let released = false;
+    return () => {
+      assert(!released, 'a held request was released twice');
+      released = true;
+      this.#held = false;
+      this.#owner.heldReleased(this);
+    };
   }
 
   failNow(): void {
-    this.#answer(EIO);
+    this.#answer(EIO, null);
   }
 
-  #answer(errno: number): void {
+  /** A held read is answered from `data`: a disk may be writing into the slot at this moment. */
+  #answer(errno: number, data: Buffer | null): void {
     const done = this.#done;
     if (done === null) return;
     if (errno === 0 && this.#target !== null) {
-      this.buffer.copy(this.#target, 0, this.bufferOffset, this.bufferOffset + this.length);
+      assert(!this.#held || (data !== null && data.length >= this.length), 'a read without data');
+      const at = data === null ? this.bufferOffset : 0;
+      (data ?? this.buffer).copy(this.#target, 0, at, at + this.length);
     }
     this.#done = null;
     this.#target = null;
@@ -158,11 +180,15 @@ interface Work {
   done: Errno;
 }
 
-class NativeFrontend implements Frontend {
+class NativeFrontend implements Frontend, RequestOwner {
   readonly stats: FrontendStats = { inFlight: 0, idle: SLOTS };
   readonly #mountPoint: string;
   readonly #requests: NativeRequest[] = [];
   readonly #free: NativeRequest[] = [];
+  /** One to replace each that is held, so that others are still served: SLOTS at most. */
+  readonly #reserve: NativeRequest[] = [];
+  /** Held requests for which the reserve had none. */
+  #unreplaced = 0;
   /** Operations beyond the pool; libfuse limits them by its number of threads. */
   readonly #waiting: Work[] = [];
   #fuse: NativeFuse | null = null;
@@ -179,12 +205,13 @@ class NativeFrontend implements Frontend {
   start(volume: Volume, ready: (error: Error | null) => void): void {
     assert(this.#volume === null, 'the front end was started twice');
     this.#volume = volume;
-    const memory = Buffer.from(alignedMemory(SLOTS * SLOT_SIZE));
-    for (let slot = 0; slot < SLOTS; slot++) {
-      this.#requests.push(new NativeRequest(memory, slot, (request) => this.#released(request)));
+    const memory = Buffer.from(alignedMemory(2 * SLOTS * SLOT_SIZE));
+    for (let slot = 0; slot < 2 * SLOTS; slot++) {
+      this.#requests.push(new NativeRequest(memory, slot, this));
     }
     // The lowest slot is on top: memory never used is never resident.
-    this.#free.push(...this.#requests.toReversed());
+    this.#free.push(...this.#requests.slice(0, SLOTS).reverse());
+    this.#reserve.push(...this.#requests.slice(SLOTS));
     try {
       // fuse-native unmounts through a shell, the path in double quotes.
       if (/["$`\\\n]/.test(this.#mountPoint)) throw new Error('unsafe name of the mount point');
@@ -248,8 +275,28 @@ class NativeFrontend implements Frontend {
     this.#volume.submit(request);
   }
 
-  #released(request: NativeRequest): void {
+  released(request: NativeRequest): void {
     this.stats.inFlight--;
+    this.#nowFree(request);
+  }
+
+  held(): void {
+    const request = this.#reserve.pop();
+    if (request === undefined) this.#unreplaced++;
+    else this.#nowFree(request);
+  }
+
+  heldReleased(request: NativeRequest): void {
+    this.stats.inFlight--;
+    if (this.#unreplaced > 0) {
+      this.#unreplaced--;
+      this.#nowFree(request);
+    } else {
+      this.#reserve.push(request);
+    }
+  }
+
+  #nowFree(request: NativeRequest): void {
     this.stats.idle++;
     this.#free.push(request);
     const next = this.#waiting.shift();

@@ -257,6 +257,14 @@ export class SlotMemory {
     return size;
   }
 
+  /** A READ's header at the start of the slot, for a payload that is not in it; its size. */
+  encodeReplyBefore(slot: number, length: number): number {
+    const at = slot * SLOT_SIZE;
+    this.view.setUint32(at + fuseOutHeader.offset.len, REPLY_HEADER_SIZE + length, true);
+    this.view.setInt32(at + fuseOutHeader.offset.error, 0, true);
+    return REPLY_HEADER_SIZE;
+  }
+
   /** The header right before a READ's payload; size of header and payload together. */
   encodeReadReply(slot: number, length: number): number {
     const from = SlotMemory.uniqueAt(slot);

@@ -12,7 +12,7 @@ import t from 'tap';
 import type { Test } from 'tap';
 import { HastError } from '../../lib/base/errors.ts';
 import { exitCodeOf } from '../../cli/exit-codes.ts';
-import { formatList, formatStatusTable, humanSize } from '../../cli/format-status.ts';
+import { duration, formatList, formatStatusTable, humanSize } from '../../cli/format-status.ts';
 import { errorLine } from '../../cli/report.ts';
 import { idleStatus } from '../../lib/daemon/idle-status.ts';
 import { plainNode, resourceConfig, until } from '../daemon/world.ts';
@@ -212,6 +212,16 @@ it('formats: the table, the list and sizes', async (test) => {
     '    local errors: read: 0, write: 0, delete: 0, flush: 0',
     '    queues: local: 0, send: 0, recv: 0, done: 0, idle: 0', '',
   ].join('\n'));
+  const resync = (more: object): string | undefined =>
+    /^ {2}resync: (.*)$/m.exec(formatList([{ ...status, ...more }]))?.[1];
+  const runs = { connection: 'syncing', syncPercent: 42.19, syncRate: 10 * 1024 ** 2 };
+  test.same([
+    resync({}), resync({ resyncPaused: true }), resync({ ...runs, syncEta: 200.2 }),
+    resync({ ...runs, syncRate: 0 }), resync({ ...runs, connection: 'paused', resyncPaused: true }),
+  ], [undefined, 'paused', '42.1%, 10MB/s, 3:21 left', '42.1%, 0B/s', '42.1%, paused']);
+  test.same([0, 59, 3599, 3600, 90_061].map(duration), [
+    '0:00', '0:59', '59:59', '1:00:00', '1d 1:01:01',
+  ]);
   test.same([0, 999, 1000, 2097152, 512 * 1024 ** 2, 10 * 1024 ** 3].map(humanSize), [
     '0B', '999B', '1.0KB', '2.0MB', '512MB', '10GB',
   ]);

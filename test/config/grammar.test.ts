@@ -48,6 +48,9 @@ const sampleValues: Readonly<Record<string, string>> = {
   frontend: 'fuse-native',
   'async-lag': '1M',
   'async-lag-time': '3',
+  'disk-timeout': '0',
+  'on-no-data': 'fail',
+  'resync-rate': '10M',
   name: 'disk',
   local: '/dev/sdc',
   remote: 'none',
@@ -206,12 +209,26 @@ t.test('grammar: values', async (t) => {
   t.equal(first('async-lag 1P'), "'1P' is not a size");
   t.equal(first('async-lag 2T'), "'2T' is out of range");
   t.equal(first('async-lag 12'), "'async-lag' is too small: 12");
+  t.equal(first('disk-timeout -1'), "'disk-timeout' is negative: -1");
+  t.equal(first('disk-timeout 86401'), "'disk-timeout' cannot be 86401");
+  t.equal(first('on-no-data wait'), "'on-no-data' cannot be 'wait'");
+  t.equal(first('resync-rate 65535'), "'resync-rate' is too small: 65535");
+  t.equal(first('resync-rate 63k'), "'63k' is out of range");
+  t.equal(first('resync-rate fast'), "'fast' is not a size");
+  t.match(load(`resync-rate 2T${example}`).problems[0]?.hint, /from 64k to 1T.*or 'auto'$/);
   t.equal(first('resource -x { }'), "'-x' cannot be used as a name");
   t.equal(first('on "a b" { }'), "'a b' cannot be used as a name");
   for (const [text, bytes] of [['4096', 4096], ['64k', 65536], ['2M', 2097152], ['1g', 2 ** 30]]) {
     const { config } = load(`async-lag ${text}${example}`);
     t.equal(config?.resources[0]?.asyncLag, bytes);
   }
+  for (const [text, rate] of [['auto', 0], ['64k', 65536], ['65536', 65536], ['1T', 2 ** 40]]) {
+    t.equal(load(`resync-rate ${text}${example}`).config?.resources[0]?.resyncRate, rate);
+  }
+  t.equal(load(`disk-timeout 0${example}`).config?.resources[0]?.diskTimeout, 0, 'never');
+  const inner = load(`on-no-data fail
+resync-rate 1M${example.replace('local', 'resync-rate auto local')}`);
+  t.match(inner.config?.resources, [{ onNoData: 'fail', resyncRate: 0 }], 'auto beats global');
 });
 
 const full = `
@@ -222,6 +239,7 @@ listen tcp6://[::1]:99
 rundir /tmp/run
 devdir /tmp/dev
 timeout 7
+resync-rate auto
 async-lag 1M
 metaflush off
 on h1 { listen tcp4://10.0.0.2:9 }
@@ -229,6 +247,9 @@ resource b { local /dev/b compression lzf on h1 { remote none } }
 resource a {
   replication async
   async-lag-time 3
+  disk-timeout 5
+  on-no-data fail
+  resync-rate 20M
   on h1.example.com { name disk local /dev/c remote tcp://peer:1 source tcp://10.0.0.9 }
   on h2 { local /dev/d remote tcp://h1 frontend fuse-native }
 }`;
@@ -240,6 +261,7 @@ const fullJson = {
   rundir: '/tmp/run',
   devdir: '/tmp/dev',
   timeout: 7,
+  'resync-rate': 'auto',
   'async-lag': 1048576,
   metaflush: false,
   on: { h1: { listen: 'tcp4://10.0.0.2:9' } },
@@ -248,6 +270,9 @@ const fullJson = {
     a: {
       replication: 'async',
       'async-lag-time': 3,
+      'disk-timeout': 5,
+      'on-no-data': 'fail',
+      'resync-rate': '20M',
       on: {
         'h1.example.com': {
           name: 'disk', local: '/dev/c', remote: 'tcp://peer:1', source: 'tcp://10.0.0.9',

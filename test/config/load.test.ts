@@ -77,6 +77,9 @@ t.test('load: the short example, and every default', async (t) => {
       frontend: 'direct',
       asyncLag: 67108864,
       asyncLagTime: 10,
+      diskTimeout: 30,
+      onNoData: 'stall',
+      resyncRate: 0,
     }],
   });
   t.match(load(text, { hostname: 'h2' }).config?.resources[0]?.remote, { host: '10.0.0.231' });

@@ -36,6 +36,9 @@ t.test('reload: what changes live', async (t) => {
     ['timeout 3', '', ['timeout']],
     ['exec /x', '', ['exec']],
     ['async-lag 1M async-lag-time 3', '', ['asyncLag', 'asyncLagTime']],
+    ['disk-timeout 0', '', ['diskTimeout']],
+    ['on-no-data fail', '', ['onNoData']],
+    ['resync-rate 1M', '', ['resyncRate']],
   ];
   for (const [inner, own, fields] of cases) {
     const next = resource('a', inner, own === '' ? 'remote none' : own);

@@ -67,6 +67,12 @@ it('server: noise, wrong requests, too much, half a line', async (test) => {
     ['{"schema":1,"command":"role","role":"primary","resources":[]}\n'],
     ['{"schema":1,"command":"role","role":"king","resources":[],"force":false}\n'],
     ['{"schema":1,"command":"status","resources":[3]}\n'],
+    ['{"schema":1,"command":"detach"}\n'],
+    ['{"schema":1,"command":"resync","resources":[]}\n'],
+    ['{"schema":1,"command":"undo","resource":"a","file":"relative"}\n'],
+    ['{"schema":1,"command":"resolve","resource":"a","discard":"local","dryRun":true}\n'],
+    ['{"schema":1,"command":"resolve","resource":"a","discard":"both","dryRun":true,' +
+      '"undo":null}\n'],
     [Buffer.from([0xff, 0xfe, 0x0a])], [`${ping}${ping}`],
     [Buffer.alloc(lineBytesMax, 'x'), 'x\n'],
   ];
@@ -122,6 +128,37 @@ it('server: a path that is no socket, or too long, is refused', async (test) => 
   test.equal(fs.readFileSync(file, 'utf8'), 'mine');
   await test.rejects(start(`/tmp/${'x'.repeat(110)}`), { code: 'HAST_E_CONFIG' });
   await test.rejects(start('/nonexistent/socket'), { code: 'HAST_E_ADDRESS_IN_USE' });
+});
+
+it('messages: every order passes as it is, and its reply is checked', async (test) => {
+  const resources = ['a', 'b'];
+  const orders = [
+    { command: 'resync', paused: true, resources }, { command: 'detach', resources },
+    { command: 'attach', resources: [] }, { command: 'peer-gone', resources },
+    { command: 'resolve', resource: 'a', discard: 'peer', dryRun: false, undo: null },
+    { command: 'resolve', resource: 'a', discard: 'local', dryRun: true, undo: '/root/undo' },
+    { command: 'undo', resource: 'a', file: '/root/undo' },
+  ];
+  for (const order of orders) {
+    const request = { schema: 1, ...order };
+    test.same(await parseRequest(JSON.stringify(request)), request);
+  }
+  const head = { schema: 1, ok: true };
+  const error = { code: 'HAST_E_REFUSED', message: 'm', hint: '' };
+  const results = { ...head, results: [{ name: 'a', error: null }, { name: 'b', error }] };
+  for (const command of ['resync', 'detach', 'attach', 'peer-gone', 'undo'] as const) {
+    test.match(await parseReply(JSON.stringify(results), command), { reply: results });
+    await test.rejects(parseReply(JSON.stringify(head), command), { code: 'HAST_E_PROTOCOL' });
+  }
+  const side = { bytes: 4096, ranges: [{ offset: 0, length: 4096 }], more: 0 };
+  const resolution = {
+    localGeneration: 'aa', peerGeneration: 'bb', local: side, peer: side, copyBytes: 4096,
+    full: false,
+  };
+  const reply = { ...head, resolution };
+  test.match(await parseReply(JSON.stringify(reply), 'resolve'), { reply });
+  const bad = { ...head, resolution: { ...resolution, peer: { ...side, ranges: [[0, 4096]] } } };
+  await test.rejects(parseReply(JSON.stringify(bad), 'resolve'), { code: 'HAST_E_PROTOCOL' });
 });
 
 it('client: no daemon, a daemon that leaves, babbles, or says nothing', async (test) => {

@@ -97,6 +97,32 @@ it('control: ping, roles of all in parallel, status, unknown names', async (test
   ]);
 });
 
+it('control: orders, for some and for all, with a result for each', async (test) => {
+  const { call, role } = await world(test, [
+    resourceConfig('alpha', { exec: null }),
+    resourceConfig('beta', { exec: null, local: 'refuse-order' }),
+  ]);
+  await role('secondary');
+  const all = await callDaemon({ command: 'resync', paused: true, resources: [] }, call);
+  test.match(all.results, [
+    { name: 'alpha', error: null },
+    { name: 'beta', error: { code: 'HAST_E_REFUSED', hint: 'not now' } },
+  ]);
+  const one = await callDaemon({ command: 'detach', resources: ['alpha'] }, call);
+  test.same(one.results, [{ name: 'alpha', error: null }]);
+  const undone = await callDaemon({ command: 'undo', resource: 'alpha', file: '/undo' }, call);
+  test.same(undone.results, [{ name: 'alpha', error: null }]);
+  const resolve = { command: 'resolve', discard: 'peer', dryRun: true, undo: null } as const;
+  const { resolution } = await callDaemon({ ...resolve, resource: 'alpha' }, call);
+  test.match(resolution, { localGeneration: '00000000000000aa', copyBytes: 1052672 });
+  await test.rejects(callDaemon({ ...resolve, resource: 'beta' }, call), {
+    code: 'HAST_E_REFUSED', message: 'fake refusal of resolve',
+  });
+  await test.rejects(callDaemon({ ...resolve, resource: 'betta' }, call), {
+    code: 'HAST_E_UNKNOWN_RESOURCE',
+  });
+});
+
 it('peers: the preface in single bytes, then handed over with no byte lost', async (test) => {
   const { daemon, role, status } = await world(test, [
     resourceConfig('shared', { exec: null, remote: loopback }),

@@ -45,7 +45,27 @@ function promote({ force }: Extract<ParentMessage, { type: 'promote' }>): void {
 function status(): void {
   if (resource === undefined || misbehaves('mute')) return;
   const idle = idleStatus(resource, '', 'secondary', JSON.stringify(seen));
-  say({ type: 'status', status: { ...idle, status: 'complete', connection: 'connected' } });
+  const localDisk = misbehaves('detached') ? 'detached' : 'up-to-date';
+  say({
+    type: 'status', status: { ...idle, localDisk, status: 'complete', connection: 'connected' },
+  });
+}
+
+function order({ id, order: { kind } }: Extract<ParentMessage, { type: 'order' }>): void {
+  if (misbehaves('hang-order')) return;
+  if (misbehaves('die-order')) process.exit(5);
+  if (misbehaves('refuse-order')) {
+    const message = `fake refusal of ${kind}`;
+    return say({ type: 'declined', id, code: 'HAST_E_REFUSED', message, hint: 'not now' });
+  }
+  if (kind !== 'resolve') return say({ type: 'ordered', id, resolution: null });
+  const local = { bytes: 4096, ranges: [{ offset: 8192, length: 4096 }], more: 0 };
+  const peer = { bytes: 1048576, ranges: [{ offset: 0, length: 4096 }], more: 7 };
+  const generations = { localGeneration: '00000000000000aa', peerGeneration: '00000000000000bb' };
+  const resolution = { ...generations, local, peer, copyBytes: 1052672, full: false };
+  // The answer to another order, and to no order, must not be taken for this one.
+  say({ type: 'ordered', id: id + 1, resolution: null });
+  say({ type: 'ordered', id, resolution });
 }
 
 /** Takes the connection, and sends back what comes over it. */
@@ -56,13 +76,15 @@ function peer(socket: net.Socket): void {
 }
 
 function receive(message: ParentMessage, handle: unknown): void {
-  const fd = message.type === 'start' ? `:${message.fuseFd}` : '';
-  if (message.type !== 'status') seen.push(`${message.type}${fd}`);
+  const more = message.type === 'start' ? `:${message.fuseFd}`
+    : message.type === 'order' ? `:${message.order.kind}` : '';
+  if (message.type !== 'status') seen.push(`${message.type}${more}`);
   switch (message.type) {
     case 'start': return start(message);
     case 'promote': return promote(message);
     case 'serve': return misbehaves('fail-serve') ? fail('HAST_E_IO') : say({ type: 'serving' });
     case 'status': return status();
+    case 'order': return order(message);
     case 'peer': return peer(handle as net.Socket);
     case 'reload':
       if (misbehaves('refuse-reload')) {

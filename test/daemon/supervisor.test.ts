@@ -2,7 +2,9 @@
  * Roles of one resource, against a fake worker process and a fake kernel: what is built in
  * which order, what is taken back when a step fails, and when a worker is started again.
  */
+import * as childProcess from 'node:child_process';
 import * as fs from 'node:fs';
+import * as os from 'node:os';
 import * as path from 'node:path';
 import t from 'tap';
 import type { Test } from 'tap';
@@ -10,6 +12,7 @@ import { HastError } from '../../lib/base/errors.ts';
 import type { ResourceConfig } from '../../lib/config/model.ts';
 import { roleOf, transitions } from '../../lib/daemon/states.ts';
 import { Supervisor } from '../../lib/daemon/supervisor.ts';
+import { refuseUndoOnVolume } from '../../lib/daemon/supervisor-orders.ts';
 import type { Timing } from '../../lib/daemon/timing.ts';
 import {
   FakeKernel, fakeHooks, fakeWorker, recordingLog, resourceConfig, testTiming, until,
@@ -301,6 +304,96 @@ it('worker events run hooks; fuse-native gets no descriptor', async (test) => {
   test.same(kernel.calls, ['attachLoop']);
   process.kill(await workerPid(), 'SIGUSR1');
   await until('the hook', () => ran.includes('connect shared'));
+});
+
+it('orders: passed to the worker in any role but init, refusals come back', async (test) => {
+  const { supervisor } = world(test);
+  test.match(await failure(supervisor.order({ kind: 'detach' })), {
+    code: 'HAST_E_ROLE', hint: 'hastctl role secondary shared',
+  });
+  await supervisor.changeRole('primary', false);
+  for (const kind of ['detach', 'attach', 'peer-gone'] as const) {
+    test.equal(await supervisor.order({ kind }), null);
+  }
+  await supervisor.order({ kind: 'resync', paused: true });
+  await supervisor.order({ kind: 'undo', file: '/undo' });
+  const resolve = { kind: 'resolve', discard: 'local', dryRun: true, undo: null } as const;
+  test.match(await supervisor.order(resolve), { copyBytes: 1052672, peer: { more: 7 } });
+  test.same(JSON.parse((await supervisor.status()).detail).slice(3), [
+    'order:detach', 'order:attach', 'order:peer-gone', 'order:resync', 'order:undo',
+    'order:resolve',
+  ]);
+  const other = world(test, { local: 'refuse-order' });
+  await other.supervisor.changeRole('secondary', false);
+  test.match(await failure(other.supervisor.order({ kind: 'detach' })), {
+    code: 'HAST_E_REFUSED', message: 'fake refusal of detach', hint: 'not now',
+  });
+});
+
+it('orders: a worker that does not answer, or ends', async (test) => {
+  const slow = world(test, { local: 'hang-order' }, { orderMs: 100, copyMs: 60_000 });
+  await slow.supervisor.changeRole('secondary', false);
+  test.equal((await failure(slow.supervisor.order({ kind: 'detach' }))).code, 'HAST_E_TIMEOUT');
+  const copying = failure(slow.supervisor.order({ kind: 'undo', file: '/undo' }));
+  await slow.supervisor.changeRole('init', false);
+  test.match(await copying, { message: /the worker ended/ }, 'a role change is not kept waiting');
+  const dying = world(test, { local: 'die-order' });
+  await dying.supervisor.changeRole('secondary', false);
+  test.match(await failure(dying.supervisor.order({ kind: 'peer-gone' })), {
+    message: /the worker ended before it answered/,
+  });
+});
+
+it('attach as secondary: a worker without its copy is replaced, another one not', async (test) => {
+  const { supervisor, workerPid, ran } = world(test);
+  await supervisor.changeRole('secondary', false);
+  const first = await workerPid();
+  test.match(await failure(supervisor.order({ kind: 'attach' })), {
+    code: 'HAST_E_REFUSED', hint: /hastctl detach shared first/,
+  });
+  test.equal(await workerPid(), first);
+  process.kill(first, 'SIGUSR2');
+  await until('failed', () => supervisor.state === 'failed');
+  await supervisor.order({ kind: 'attach' });
+  test.equal(supervisor.state, 'secondary', 'a resource that waits for a person is tried again');
+  const detached = world(test, { local: 'detached' });
+  await detached.supervisor.changeRole('secondary', false);
+  const old = await detached.workerPid();
+  await detached.supervisor.order({ kind: 'attach' });
+  test.equal(detached.supervisor.state, 'secondary');
+  test.not(await detached.workerPid(), old);
+  test.notOk(isAlive(old));
+  test.same([detached.ran, ran], [['role shared init secondary'], ['role shared init secondary']]);
+  test.match(await failure(world(test).supervisor.order({ kind: 'attach' })), {
+    code: 'HAST_E_ROLE',
+  });
+});
+
+/** Makes a device node with the number of the file system it lies on; why not, or null. */
+function ownDevice(folder: string): string | null {
+  const { dev } = fs.statSync(folder);
+  const number = [Math.floor(dev / 256), dev % 256].map(String);
+  const made = childProcess.spawnSync('mknod', [path.join(folder, 'device'), 'b', ...number]);
+  return made.status === 0 ? null : `SKIPPED: mknod: ${String(made.stderr)}`;
+}
+
+const scratch = fs.mkdtempSync(path.join(os.tmpdir(), 'hast-'));
+t.teardown(() => fs.rmSync(scratch, { recursive: true, force: true }));
+const noDevice = ownDevice(scratch);
+const needsDevice = noDevice === null ? {} : { skip: noDevice };
+void t.test('resolve: no undo file on the volume itself', needsDevice, async (test) => {
+  const device = path.join(scratch, 'device');
+  const folder = scratch;
+  const order = { kind: 'resolve', discard: 'local', dryRun: false } as const;
+  const refuse = (undo: string | null, loop: string | undefined): Promise<void> =>
+    refuseUndoOnVolume({ ...order, undo }, { loop });
+  test.match(await failure(refuse(path.join(folder, 'undo'), device)), {
+    code: 'HAST_E_REFUSED', hint: /another file system/,
+  });
+  await refuse('/proc/undo', device);
+  await refuse(path.join(folder, 'missing/undo'), device);
+  await refuse(path.join(folder, 'undo'), undefined);
+  await refuse(null, device);
 });
 
 it('status: a worker that does not answer is said to', async (test) => {

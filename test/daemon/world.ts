@@ -31,6 +31,8 @@ export const testTiming: Timing = {
   holderRetryMs: 1,
   statusMs: 5000,
   reloadMs: 5000,
+  orderMs: 5000,
+  copyMs: 5000,
   backoffMsMin: 50,
   backoffMsMax: 200,
   stableMs: 60_000,
@@ -131,7 +133,8 @@ export function resourceConfig(name: string, more: Partial<ResourceConfig> = {})
   return {
     name, deviceName: name, local: 'well', remote: null, source: null,
     replication: 'fullsync', checksum: 'crc32', compression: 'hole', timeout: 1,
-    exec: '/hook', frontend: 'direct', asyncLag: 1, asyncLagTime: 1, ...more,
+    exec: '/hook', frontend: 'direct', asyncLag: 1, asyncLagTime: 1,
+    diskTimeout: 30, onNoData: 'stall', resyncRate: 0, ...more,
   };
 }
 

@@ -113,6 +113,42 @@ t.test('local: what cannot be one is explained', async (t) => {
   t.equal(localProblem(sparseFile(t.testdir(), 4096)), null);
 });
 
+t.test('local disk: closed when the last operation has returned, never used again', async (t) => {
+  const file = sparseFile(t.testdir(), 64 * MiB);
+  const local = openLocal(file);
+  const disk = new LocalDisk(local);
+  const order: string[] = [];
+  const data = Buffer.alloc(16 * MiB, 7);
+  for (let index = 0; index < 3; index++) {
+    disk.write(index * data.length, data, 0, data.length, (errno) => order.push(`write ${errno}`));
+  }
+  const closed = new Promise<void>((resolve) => disk.close(() => {
+    order.push('closed');
+    resolve();
+  }));
+  t.throws(() => openLocal(file), { code: 'HAST_E_BUSY' }, 'the lock is kept meanwhile');
+  const late = await new Promise<number>((resolve) => disk.flush(resolve));
+  t.equal(late, 5, 'nothing more is begun');
+  await closed;
+  t.same(order, ['write 0', 'write 0', 'write 0', 'closed']);
+  t.throws(() => fs.fstatSync(local.fd), { code: 'EBADF' });
+  t.throws(() => fs.fstatSync(local.durableFd), { code: 'EBADF' });
+  closeLocal(openLocal(file));
+  // The numbers belong to others now: every operation must leave them alone.
+  const others = Array.from({ length: 4 }, () => fs.openSync(file, 'r+'));
+  t.ok(others.includes(local.fd));
+  const buffer = Buffer.alloc(4096, 9);
+  const errnos = await Promise.all([
+    new Promise<number>((done) => disk.write(0, buffer, 0, 4096, done)),
+    new Promise<number>((done) => disk.read(0, buffer, 0, 4096, done)),
+    new Promise<number>((done) => disk.zero(0, 4096, true, done)),
+    new Promise<number>((done) => disk.writeDurable(0, buffer, done)),
+  ]);
+  t.same(errnos, [5, 5, 5, 5]);
+  t.ok(fs.readFileSync(file).subarray(0, 4096).every((byte) => byte === 7));
+  for (const fd of others) fs.closeSync(fd);
+});
+
 t.test('local disk: whole transfers, zeroing reads as zeros, errors have an errno', async (t) => {
   const local = openLocal(sparseFile(t.testdir(), 8 * MiB));
   const disk = new LocalDisk(local);

@@ -132,6 +132,35 @@ const checks: Record<string, Check> = {
     await bounded('write', write);
   },
 
+  // More of them than there are slots: a disk that hangs must not take them all for itself.
+  async 'answered while a disk still has the buffers'(t, lab, file) {
+    const block = 16 * 1024;
+    const count = 100;
+    const contents = crypto.randomBytes(block + count);
+    const content = (index: number): Buffer => contents.subarray(index, index + block);
+    const idle = (await lab.counters()).idle;
+    await lab.hold(true);
+    for (let first = 0; first < count; first += 10) {
+      await Promise.all(Array.from({ length: 10 }, (_, index) =>
+        file.write(content(first + index), 0, block, (first + index) * block)));
+    }
+    const held = await lab.counters();
+    t.equal(held.inFlight, count, 'they are still lent to the volume');
+    t.equal(held.idle, idle - (count - 64), 'the reserve took their place');
+    t.ok((await readAt(file, 0, block)).equals(content(0)));
+    t.ok((await readAt(file, block + 1, 4097)).equals(content(1).subarray(1, 4098)));
+    await file.sync();
+    await lab.fault('read', EIO, 1);
+    await rejects(t, 'EIO', 'read', readAt(file, 0, 4096));
+    await lab.hold(false);
+    const after = await lab.counters();
+    t.strictSame([after.inFlight, after.idle], [0, idle]);
+    for (let index = 0; index < count; index++) {
+      const back = await readAt(file, index * block, block);
+      if (!back.equals(content(index))) t.fail(`block ${index}`);
+    }
+  },
+
   async 'a user killed while its write is pending does no harm'(t, lab, file) {
     await lab.stall(true);
     const dd = ['if=/dev/zero', `of=${lab.file}`, 'conv=notrunc', 'bs=4k', 'count=1'];

@@ -72,6 +72,22 @@ t.test('lifecycle: a mount in use is not unmounted, and goes on working', needsF
   });
 });
 
+t.test('lifecycle: stop while a disk still has the buffers', needsFuse, async (t) => {
+  for (const fail of [false, true]) {
+    await withLab(async (lab) => {
+      await lab.serve(SIZE, { slots: 2, readers: 2 });
+      await lab.hold(true);
+      const file = await fs.promises.open(lab.file, 'r+');
+      for (let index = 0; index < 3; index++) await file.write(Buffer.alloc(512), 0, 512, 0);
+      t.equal((await lab.counters()).inFlight, 3);
+      lab.send({ type: 'stop', fail });
+      await file.close();
+      t.strictSame(await lab.reply('stopped'), { type: 'stopped', ended: true });
+      t.equal(await lab.serverExit(), 0);
+    });
+  }
+});
+
 t.test('lifecycle: nothing is mounted over a mount', needsFuse, async (t) => {
   await withLab(async (lab) => {
     await lab.serve(SIZE);

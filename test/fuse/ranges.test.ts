@@ -72,6 +72,19 @@ const checks: Record<string, Check> = {
     t.strictSame((await ranges(lab)).at(-1), { op: 'discard', offset: SIZE - 512, length: 512 });
   },
 
+  async 'answered while a disk still works on it: nothing says that the rest is done'(t, lab) {
+    await lab.hold(true);
+    t.equal((await onFile(lab, PUNCH, 0, GIB)).code, 0);
+    const count = (await ranges(lab)).length;
+    t.match((await onFile(lab, PUNCH, 512, 5 * GIB)).stderr, /Input\/output error/);
+    t.equal((await ranges(lab)).length, count + 1, 'the second piece was not begun');
+    await lab.fault('discard', EOPNOTSUPP, 1);
+    t.match((await onFile(lab, PUNCH, 512, 5 * GIB)).stderr, /(not |un)supported/);
+    await lab.hold(false);
+    t.equal((await lab.counters()).inFlight, 0);
+    t.equal((await onFile(lab, PUNCH, 512, 5 * GIB)).code, 0);
+  },
+
   async 'errors'(t, lab) {
     await lab.fault('discard', EIO, 1);
     t.match((await onFile(lab, PUNCH, 0, 4096)).stderr, /Input\/output error/);
