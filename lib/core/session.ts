@@ -433,8 +433,11 @@ export class Session implements LinkHandler, AckSink {
 
   #beInconsistent(): void {
     const { store } = this.#context;
+    const { createdZeroed, assumeClean } = SuperblockFlag;
     const patch = {
       dataState: DataState.inconsistent, syncGeneration: (this.peer as Hello).generation,
+      // What is copied now is in no map of this copy: it began with zeros no longer.
+      flags: store.value.flags & ~(createdZeroed | assumeClean),
     };
     this.phase = 'syncing';
     store.update(patch, (errno) => {
