@@ -236,6 +236,10 @@ export class AppIo implements Volume {
       return;
     }
     if (!record.localDone) return;
+    if (this.#host.failed) {
+      this.#fail(record);
+      return;
+    }
     const { mode, counts, stage } = record;
     const alone = record.stream !== null || this.#host.aloneRecorded;
     const ready = record.op === AppOp.flush

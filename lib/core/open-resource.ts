@@ -57,16 +57,27 @@ function load(
     for (const damage of loaded.damage) {
       ports.log.warn({ damage }, 'a part of the dirty map is lost: all it covers will be copied');
     }
-    rewrite(build(ports, options, block, loaded), done);
+    let onError = (errno: number): void => void errno;
+    const resource = build(ports, options, block, loaded, (errno) => onError(errno));
+    // The map's writer says once that it failed, and answers nothing then.
+    onError = (errno) => cannotWrite(errno, done);
+    rewrite(resource, (error, opened) => {
+      onError = () => undefined;
+      done(error, opened);
+    });
   });
 }
 
 function build(
   ports: CorePorts, options: CoreOptions, block: Superblock, loaded: LoadedMap,
+  onMapError: (errno: number) => void,
 ): Resource {
   const { disk, clock, random, events, turn, log } = ports;
   return new Resource((localFailed): CoreContext => {
-    const onError = (errno: number): void => localFailed('metadata', errno);
+    const onError = (errno: number): void => {
+      localFailed('metadata', errno);
+      onMapError(errno);
+    };
     return {
       options, clock, random, events, turn, log, localFailed,
       ...attachmentOf(new WatchedDisk(disk, clock), block, loaded, onError),
@@ -81,10 +92,12 @@ function rewrite(resource: Resource, done: OpenDone): void {
   const { tracker, store } = resource.context;
   tracker.persistAll(() => store.update({}, (errno) => {
     if (errno === 0) done(null, resource);
-    else {
-      done(new HastError('HAST_E_IO', `the metadata cannot be written (errno ${errno})`, {
-        hint: 'the local disk fails: replace it',
-      }), null);
-    }
+    else cannotWrite(errno, done);
   }));
+}
+
+function cannotWrite(errno: number, done: OpenDone): void {
+  done(new HastError('HAST_E_IO', `the metadata cannot be written (errno ${errno})`, {
+    hint: 'the local disk fails: replace it',
+  }), null);
 }

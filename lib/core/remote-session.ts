@@ -62,6 +62,7 @@ export class RemotePrimary {
       if (session.phase !== 'taking') return;
       store.update({
         dataState: DataState.inconsistent, syncGeneration: this.#lineage.generation,
+        flags: store.value.flags & ~(SuperblockFlag.createdZeroed | SuperblockFlag.assumeClean),
         peerCopyId: peer.copyId, peerGeneration: peer.generation, peerNode: peer.node,
         peerSessionNumber: peer.sessionNumber, contactAt: clock.wallSeconds(),
       }, (errno) => {

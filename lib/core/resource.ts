@@ -265,7 +265,17 @@ export class Resource implements SessionHost, AppIoHost, LinkerHost {
     this.linker.connected(session.peer?.node ?? '');
     this.context.log.info({ peer: session.peer?.node, verdict: session.verdict?.row }, 'connected');
     this.context.events.event({ kind: 'connect' });
+    if (session.verdict?.kind === 'target' && session.peer !== null) this.#meetData(session.peer);
     this.#roleChange.poke();
+  }
+
+  /** A fresh copy that has met a peer with data is not one that never had a peer. */
+  #meetData(peer: Hello): void {
+    const { store } = this.context;
+    if (store.value.generation !== 0n || peer.generation === 0n) return;
+    store.update({ peerCopyId: peer.copyId, peerNode: peer.node }, (errno) => {
+      if (errno !== 0) this.context.localFailed('metadata', errno);
+    });
   }
 
   sessionComplete(session: Session): void {

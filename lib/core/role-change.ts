@@ -35,6 +35,8 @@ const stopWaitMs = 5000;
 export class RoleChange {
   readonly #resource: Resource;
   #request: Request | null = null;
+  /** The last part of a stop waits for the disk: called once where the disk fails instead. */
+  #stopEnd: (() => void) | null = null;
 
   constructor(resource: Resource) {
     this.#resource = resource;
@@ -63,6 +65,7 @@ export class RoleChange {
 
   /** Something changed that a waiting promotion may depend on. */
   poke(): void {
+    if (this.#resource.failed) this.#stopEnd?.();
     const request = this.#request;
     if (request === null) return;
     const { context, session, linker, role } = this.#resource;
@@ -373,7 +376,10 @@ export class RoleChange {
     const wasPrimary = resource.role === 'primary';
     const clean = session !== null && session.isComplete && context.tracker.peerStale.isEmpty &&
       session.stream?.hasUnflushed !== true && !resource.failed;
+    let ended = false;
     const end = (): void => {
+      if (ended) return;
+      ended = true;
       resource.halt();
       resource.session?.announceRole(WireRole.secondary);
       resource.session?.bye('this node leaves');
@@ -383,6 +389,7 @@ export class RoleChange {
       end();
       return;
     }
+    this.#stopEnd = end;
     const { store, tracker } = context;
     tracker.releaseHot(() => {
       if (!wasPrimary) {

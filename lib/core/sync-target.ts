@@ -52,8 +52,11 @@ export class SyncTarget {
   beInconsistent(): void {
     const session = this.#session;
     const { store } = this.#context;
+    const { createdZeroed, assumeClean } = SuperblockFlag;
     const patch = {
       dataState: DataState.inconsistent, syncGeneration: (session.peer as Hello).generation,
+      // What is copied now is in no map of this copy: it began with zeros no longer.
+      flags: store.value.flags & ~(createdZeroed | assumeClean),
     };
     session.phase = 'syncing';
     store.update(patch, (errno) => {

@@ -1,0 +1,22 @@
+/**
+ * Every kind of fault by name. `laterKinds` are those that today's core cannot be asked to survive;
+ * `--faults` names any.
+ */
+export const faultKinds = [
+  'kill', 'power', 'kill-both', 'power-both', 'crash-in-start', 'pair-crash',
+  'cut', 'stall', 'one-way', 'partition', 'refuse', 'flip',
+  'slow-disk', 'hang-disk', 'eio-write', 'eio-flush', 'eio-metadata', 'latent',
+  'flip-superblock', 'flip-map', 'flip-index', 'flip-hot',
+  'rollback', 'recreate', 'clone',
+  'swap', 'demote', 'demote-force', 'promote-other', 'force-other', 'force-both', 'clock',
+] as const;
+
+export type FaultKind = (typeof faultKinds)[number];
+
+/**
+ * A damaged newest copy of these two falls back to an older one, which lacks the newest marks.
+ */
+export const laterKinds: readonly FaultKind[] = ['flip-index', 'flip-hot'];
+
+export const defaultKinds: readonly FaultKind[] =
+  faultKinds.filter((kind) => !laterKinds.includes(kind));

@@ -1,0 +1,111 @@
+/**
+ * Runs the simulator against deliberate mistakes: `npm run sim:mutants [-- --only NAME,NAME]`.
+ *
+ * Each mutant gets a copy of the compiled program in which one file was compiled anew, and seeds
+ * until one fails. A mutant that survives, or whose line is gone, makes the exit code 1.
+ */
+import { execFile } from 'node:child_process';
+import * as fs from 'node:fs';
+import * as os from 'node:os';
+import * as path from 'node:path';
+import { parseArgs, promisify } from 'node:util';
+import ts from 'typescript';
+import { mutants, type Mutant } from './mutants.ts';
+
+const run = promisify(execFile);
+const dist = path.join(import.meta.dirname, '..', '..');
+const root = path.join(dist, '..');
+
+export interface Verdict {
+  name: string;
+  rule: string;
+  /** Seeds until it was caught; null: it survived. */
+  seeds: number | null;
+  seconds: number;
+  /** What the simulator said, or why the mutant could not be made. */
+  what: string;
+}
+
+/** The mutated source; throws where the line is not found exactly once. */
+function mutated(mutant: Mutant): string {
+  const text = fs.readFileSync(path.join(root, mutant.file), 'utf8');
+  const pieces = text.split(mutant.find);
+  if (pieces.length !== 2) throw new Error(`the line occurs ${pieces.length - 1} times`);
+  return pieces.join(mutant.replace);
+}
+
+/** A folder with the compiled program, one file of it mutated. */
+function build(mutant: Mutant): string {
+  const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'hast-mutant-'));
+  fs.writeFileSync(path.join(folder, 'package.json'), '{ "type": "module" }\n');
+  for (const part of ['lib/base', 'lib/format', 'lib/core', 'test/fixtures', 'test/sim']) {
+    fs.cpSync(path.join(dist, part), path.join(folder, part), {
+      recursive: true, filter: (name) => !/\.(map|d\.ts)$/.test(name),
+    });
+  }
+  const { outputText } = ts.transpileModule(mutated(mutant), {
+    fileName: mutant.file,
+    compilerOptions: {
+      target: ts.ScriptTarget.ES2023, module: ts.ModuleKind.ESNext,
+      rewriteRelativeImportExtensions: true, verbatimModuleSyntax: true,
+    },
+  });
+  fs.writeFileSync(path.join(folder, mutant.file.replace(/\.ts$/, '.js')), outputText);
+  return folder;
+}
+
+/** Runs seeds against `mutant` until one fails, at most `mutant.seeds` or `secondsMax`. */
+export async function judge(mutant: Mutant, secondsMax = 120): Promise<Verdict> {
+  const { name, rule } = mutant;
+  const start = performance.now();
+  const verdict = (seeds: number | null, what: string): Verdict =>
+    ({ name, rule, seeds, what, seconds: (performance.now() - start) / 1000 });
+  let folder = '';
+  try {
+    folder = build(mutant);
+    const faults = mutant.faults === undefined ? [] : ['--faults', mutant.faults.join(',')];
+    await run(process.execPath, [
+      path.join(folder, 'test', 'sim', 'main.js'), '--seeds', String(mutant.seeds),
+      '--seconds', String(secondsMax), ...faults,
+    ], { maxBuffer: 1 << 26, timeout: secondsMax * 1000 + 30_000 });
+    return verdict(null, 'SURVIVED');
+  } catch (error) {
+    const { stdout, stderr } = error as { stdout?: string; stderr?: string };
+    const seeds = /^(\d+) seeds, 1 failed/m.exec(stdout ?? '')?.[1];
+    const what = /^FAILED seed \d+: (?:\w*Error: )?(.*)$/m.exec(stdout ?? '')?.[1];
+    if (seeds !== undefined && what !== undefined) return verdict(Number(seeds), what);
+    return verdict(null, `BROKEN: ${stderr?.trim().split('\n').slice(0, 6).join(' ') ?? String(error)}`);
+  } finally {
+    if (folder !== '') fs.rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+function printVerdict(verdict: Verdict): void {
+  const { name, seeds, seconds, what, rule } = verdict;
+  console.log(`${name.padEnd(42)} ${rule.padEnd(20)} ${String(seeds ?? '-').padStart(5)} ` +
+    `${seconds.toFixed(1).padStart(6)} s  ${what.slice(0, 110)}`);
+}
+
+async function main(): Promise<void> {
+  const { values } = parseArgs({ options: {
+    only: { type: 'string' }, jobs: { type: 'string', default: '2' },
+    seconds: { type: 'string', default: '120' },
+  } });
+  const names = values.only?.split(',') ?? mutants.map((one) => one.name);
+  const waiting = mutants.filter((one) => names.includes(one.name));
+  const total = waiting.length;
+  let caught = 0;
+  const worker = async (): Promise<void> => {
+    for (let next = waiting.shift(); next !== undefined; next = waiting.shift()) {
+      const verdict = await judge(next, Number(values.seconds));
+      printVerdict(verdict);
+      if (verdict.seeds !== null) caught++;
+    }
+  };
+  console.log(`${'mutant'.padEnd(42)} ${'rule'.padEnd(20)} seeds   time    caught by`);
+  await Promise.all(Array.from({ length: Number(values.jobs) }, worker));
+  console.log(`${caught} of ${total} caught`);
+  if (caught !== total || total === 0) process.exitCode = 1;
+}
+
+if (process.argv[1] === import.meta.filename) await main();

@@ -1,0 +1,465 @@
+/**
+ * One run: a pair of real cores in a simulated world, driven by a seed through a phase of load and
+ * faults, then healed, and watched at every step.
+ */
+import { FrameType } from '../../lib/format/frame.ts';
+import { DataState } from '../../lib/format/superblock.ts';
+import type { SimNode, SimRequest } from '../fixtures/sim-node.ts';
+import { SimPair } from '../fixtures/sim-pair.ts';
+import type { SimLink } from '../fixtures/sim-link.ts';
+import type { SimWorld } from '../fixtures/sim-world.ts';
+import { Chaos } from './chaos.ts';
+import { boundsProblem } from './checks/bounds.ts';
+import { GenerationCheck } from './checks/generations.ts';
+import { MarksCheck } from './checks/marks.ts';
+import { ForkCheck } from './checks/forks.ts';
+import { Cluster } from './cluster.ts';
+import { idAt } from './copy-view.ts';
+import { noCounts, type Counts } from './counts.ts';
+import { Ledger, type LedgerHost } from './ledger.ts';
+import { Machine } from './machine.ts';
+import { describeOptions, type SimOptions } from './options.ts';
+import { finish } from './finish.ts';
+import { StreamLog } from './stream-log.ts';
+import { Trace } from './trace.ts';
+
+const targetPhases: ReadonlySet<string> = new Set(['waiting', 'syncing', 'adopting']);
+const stepsMax = 400_000;
+
+export interface RunResult {
+  counts: Counts;
+  hash: string;
+}
+
+export interface RunSettings {
+  print: ((line: string) => void) | null;
+  /** Every frame and every request too. */
+  verbose: boolean;
+}
+
+export class SimRun implements LedgerHost {
+  readonly options: SimOptions;
+  readonly pair: SimPair;
+  readonly world: SimWorld;
+  readonly trace: Trace;
+  readonly ledger: Ledger;
+  readonly marks: MarksCheck;
+  readonly forks: ForkCheck;
+  readonly machines: readonly [Machine, Machine];
+  readonly cluster: Cluster;
+  readonly counts: Counts = noCounts();
+  readonly links: SimLink[] = [];
+  requestsLeft: number;
+  readonly #generations = new GenerationCheck();
+  readonly #verbose: boolean;
+  #reigns = 0;
+  /** What each node sent over its newest connection. */
+  #logs: Record<string, StreamLog> = {};
+
+  constructor(options: SimOptions, settings: RunSettings) {
+    this.options = options;
+    this.#verbose = settings.verbose;
+    const { seed, mode, mediaSize, extentSize, keepDirty, zeroed, checksum, compression } = options;
+    const { timeoutMs, diskTimeoutMs, onNoData, asyncLagBytes, asyncLagMs } = options;
+    this.pair = new SimPair({
+      seed, mode, mediaSize, extentSize, keepDirty, zeroed, timeoutMs, linkDelay: options.linkMs,
+      wire: { checksum, compression, compressor: null },
+      core: { diskTimeoutMs, onNoData, asyncLagBytes, asyncLagMs },
+    });
+    this.world = this.pair.world;
+    this.trace = new Trace(() => this.world.now(), settings.print);
+    this.requestsLeft = options.app.count;
+    const initial = { a: initialId('a', zeroed), b: initialId('b', zeroed) };
+    this.ledger = new Ledger(mediaSize, initial, mode === 'async', this);
+    this.marks = new MarksCheck(this.pair.a.geometry.dataOffset, mediaSize);
+    this.machines = [new Machine(this, this.pair.a), new Machine(this, this.pair.b)];
+    this.forks = new ForkCheck(this);
+    this.cluster = new Cluster(this);
+    for (const machine of this.machines) this.#prepare(machine);
+    this.pair.onLink = (link, dialer) => this.#tap(link, dialer);
+  }
+
+  /** Throws what is wrong. */
+  run(): RunResult {
+    this.trace.note('', describeOptions(this.options));
+    for (const machine of this.machines) this.cluster.start(machine);
+    this.cluster.begin();
+    const chaos = new Chaos(this);
+    const end = this.world.now() + 120_000;
+    while (!chaos.isOver && this.world.now() < end) {
+      this.step();
+      chaos.poll();
+    }
+    finish(this);
+    const { counts, ledger, world } = this;
+    counts.writes = ledger.writes;
+    counts.flushes = ledger.flushes;
+    counts.reads = ledger.reads;
+    counts.errors = ledger.failed;
+    counts.markChecks = this.marks.checks;
+    counts.steps = world.steps;
+    counts.simulatedMs = Math.round(world.now());
+    this.trace.mix(world.steps);
+    this.trace.mix(world.random.next32());
+    return { counts, hash: this.trace.hash };
+  }
+
+  other(machine: Machine): Machine {
+    return this.machines[0] === machine ? this.machines[1] : this.machines[0];
+  }
+
+  machine(node: SimNode): Machine {
+    return this.machines[0].node === node ? this.machines[0] : this.machines[1];
+  }
+
+  fail(text: string): never {
+    throw new Error(text);
+  }
+
+  step(): void {
+    const { world, machines, marks } = this;
+    if (!world.step()) this.fail('nothing is left to happen');
+    if (world.steps > stepsMax) this.fail(`more than ${stepsMax} steps`);
+    for (const machine of machines) this.#observe(machine);
+    const [one, other] = machines;
+    const problem = marks.problem(
+      { disk: one.node.disk, meta: one.meta }, { disk: other.node.disk, meta: other.meta },
+    );
+    if (problem !== null) this.fail(`marks: ${problem}`);
+    if ((world.steps & 63) === 0) this.#checkBounds();
+  }
+
+  pass(ms: number): void {
+    let over = false;
+    this.world.after(ms, () => {
+      over = true;
+    });
+    while (!over) this.step();
+  }
+
+  until(done: () => boolean, maxMs: number): boolean {
+    const end = this.world.now() + maxMs;
+    while (!done()) {
+      if (this.world.now() > end) return false;
+      this.step();
+    }
+    return true;
+  }
+
+  // LedgerHost
+
+  mayFail(node: SimNode, request: SimRequest): boolean {
+    const machine = this.machine(node);
+    if (node.running.failed || machine.isForced) return true;
+    return request.op === 1 && (machine.diskErrors > 0 || node.disk.latent.size > 0);
+  }
+
+  acknowledged(node: SimNode, alone: boolean): void {
+    const machine = this.machine(node);
+    const other = this.other(machine);
+    if (alone) this.counts.acksAlone++;
+    const problem = machine.reign === 0
+      ? 'acknowledged by a node that was not promoted'
+      : this.#generations.problem(
+          machine.reign, machine.before, machine.meta.superblock(),
+          // A clone shares everything, which is what makes it one.
+          this.ledger.view(other.node).isTainted ? null : other.meta.superblock(), alone,
+        );
+    if (problem !== null) this.fail(`${node.name}: ${problem}`);
+  }
+
+  writing(node: SimNode): void {
+    const other = this.other(this.machine(node));
+    if (targetPhases.has(other.phase)) this.ledger.view(other.node).kind = 'mixed';
+  }
+
+  answered(node: SimNode, request: SimRequest): void {
+    if (!this.#verbose) return;
+    const { op, offset, length, errno } = request;
+    this.trace.note(node.name, `answer op=${op} ${offset}+${length} errno=${errno}`);
+  }
+
+  // What happened to roles and copies
+
+  /** The answer to a promotion that was not refused. */
+  promoted(machine: Machine, forced: boolean): void {
+    const { ledger, trace, counts } = this;
+    const { node } = machine;
+    const other = this.other(machine);
+    const view = ledger.view(node);
+    const follower = ledger.view(other.node);
+    this.#adoptedUnheard(machine);
+    trace.line(node.name, `promoted${forced ? ' by force' : ''}, copy ${view.kind}`);
+    counts.promotions++;
+    if (forced) counts.forced++;
+    if (view.leader === other.name) counts.failovers++;
+    if (view.kind === 'mixed' && !view.isTainted && !forced) {
+      this.fail(`${node.name}: a half-finished copy was promoted without force`);
+    }
+    const problem = ledger.problem(node, node.disk.cache, machine.dataOffset, false);
+    if (problem !== null) this.fail(`promotion: ${problem}`);
+    view.adopt(node.disk.cache, machine.dataOffset);
+    view.kind = 'exact';
+    view.isTainted = false;
+    view.leader = null;
+    if (node.phase === 'complete' && other.node.phase === 'complete') {
+      this.#mustBeEqual('at a promotion');
+      this.#follow(other, machine);
+    } else {
+      this.forks.forked(machine);
+      // What it holds of the other one's tail is another history now.
+      if (follower.leader === node.name && !node.running.aloneRecorded) follower.leader = null;
+    }
+    machine.reign = ++this.#reigns;
+    machine.app.begin();
+  }
+
+  /** The process of a node ended; with `power` the machine. */
+  crashed(machine: Machine, power: boolean): void {
+    const { ledger, counts, options } = this;
+    const { node } = machine;
+    const view = ledger.view(node);
+    machine.reign = 0;
+    machine.role = 'none';
+    machine.phase = 'none';
+    machine.isPromoting = machine.isStopping = machine.isForced = false;
+    machine.diskErrors = 0;
+    if (power) {
+      counts.powerCuts++;
+      ledger.collapse(node, node.disk.durable, machine.dataOffset);
+    } else {
+      counts.kills++;
+      // Received and not yet executed: gone with the process.
+      if (view.leader !== null && options.mode === 'memsync') view.rollBackAll();
+    }
+    if (view.kind !== 'stream') view.leader = null;
+  }
+
+  /** The core of a node ended cleanly. */
+  stopped(machine: Machine): void {
+    machine.reign = 0;
+    machine.role = 'none';
+    machine.phase = 'none';
+    machine.isPromoting = machine.isStopping = machine.isForced = false;
+    machine.diskErrors = 0;
+    this.trace.line(machine.name, 'stopped');
+  }
+
+  /** A new copy on a new disk. */
+  recreated(machine: Machine): void {
+    const { ledger } = this;
+    const view = ledger.view(machine.node);
+    view.adopt(machine.node.disk.cache, machine.dataOffset);
+    view.kind = 'exact';
+    view.isTainted = false;
+    view.leader = null;
+    view.isRelated = false;
+    this.#lost(machine);
+  }
+
+  /** The disk holds what it held earlier, or what another one holds. */
+  rolledBack(machine: Machine, what: string): void {
+    this.trace.line(machine.name, what);
+    const view = this.ledger.view(machine.node);
+    this.marks.isMeaningful = false;
+    // Nothing was written since: nothing is lost.
+    const { node, dataOffset } = machine;
+    if (view.kind === 'exact' && view.unique === 0) {
+      view.isTainted = true;
+      view.isRelated = false;
+      if (this.ledger.problem(node, node.disk.cache, dataOffset, false) === null) return;
+    }
+    view.kind = 'mixed';
+    view.isTainted = true;
+    view.isRelated = false;
+    view.leader = null;
+    this.#lost(machine);
+  }
+
+  /** What this copy held is gone: the other one is the only one that has it. */
+  #lost(machine: Machine): void {
+    machine.adopting = null;
+    const { ledger, marks } = this;
+    const view = ledger.view(machine.node);
+    view.unique = 0;
+    view.hasForked = true;
+    marks.isMeaningful = false;
+    const other = ledger.view(this.other(machine).node);
+    if (other.leader === machine.name) other.leader = null;
+    if (ledger.hasData(other) && other.kind !== 'mixed') other.unique++;
+  }
+
+  /** The core of a node runs again. */
+  started(machine: Machine): void {
+    const problem = this.ledger.problem(
+      machine.node, machine.node.disk.cache, machine.dataOffset, false,
+    );
+    if (problem !== null) this.fail(`after a start: ${problem}`);
+  }
+
+  describe(): string {
+    const views = this.machines.map((machine) => {
+      const { kind, unique, leader, hasForked } = this.ledger.view(machine.node);
+      return `${machine.name}: view ${kind} unique=${unique} leader=${leader} forked=${hasForked}`;
+    });
+    return `${this.pair.describe()}\n${views.join('\n')}`;
+  }
+
+  #prepare(machine: Machine): void {
+    const { node } = machine;
+    node.linger = true;
+    if (this.trace.isRead) node.log = this.trace.logger(node.name);
+    node.onEvent = (event) => {
+      this.trace.line(node.name, `event ${event.kind}`);
+      if (event.kind === 'split-brain') {
+        machine.splitBrains++;
+        this.counts.splitBrains++;
+        this.forks.flagged(machine);
+      }
+      if (event.kind === 'syncdone') this.counts.syncs++;
+    };
+  }
+
+  #observe(machine: Machine): void {
+    const { node } = machine;
+    const { phase } = node;
+    if (phase !== machine.phase) {
+      const before = machine.phase;
+      machine.phase = phase;
+      this.trace.line(node.name, `${before} -> ${phase}`);
+      if (targetPhases.has(phase) && !targetPhases.has(before)) this.#becomesTarget(machine);
+      if (phase === 'adopting') this.#adopts(machine);
+      if (phase === 'complete' && before === 'adopting') this.#adopted(machine);
+    }
+    const role = node.resource?.role ?? 'none';
+    if (role !== machine.role) {
+      if (machine.role === 'none') this.started(machine);
+      if (role === 'primary') machine.before = machine.meta.superblock()?.generation ?? 0n;
+      machine.role = role;
+      this.trace.line(node.name, `role ${role}`);
+    }
+  }
+
+  /** The copy takes the source's generation: durably at some moment from now on. */
+  #adopts(machine: Machine): void {
+    const source = this.other(machine);
+    const generation = source.node.resource?.context.store.value.generation ?? 0n;
+    machine.adopting = { generation, unique: this.ledger.view(source.node).unique };
+  }
+
+  /** It may have done so although nobody heard of it. */
+  #adoptedUnheard(machine: Machine): void {
+    const { adopting } = machine;
+    if (adopting === null) return;
+    const block = machine.meta.superblock();
+    const { generation } = adopting;
+    const has = block !== null && block.dataState === DataState.consistent &&
+      (block.generation === generation || block.history.includes(generation));
+    if (!has) return;
+    machine.adopting = null;
+    const source = this.ledger.view(this.other(machine).node);
+    source.unique = Math.max(0, source.unique - adopting.unique);
+    const view = this.ledger.view(machine.node);
+    if (view.kind === 'mixed') view.isTainted = true;
+  }
+
+  #becomesTarget(machine: Machine): void {
+    const { ledger } = this;
+    this.#adoptedUnheard(this.other(machine));
+    const view = ledger.view(machine.node);
+    if (view.unique > 0) {
+      this.fail(`${machine.name} is about to be overwritten and holds ` +
+        `${view.unique} acknowledged writes that nobody else has`);
+    }
+    // Two copies that nobody ever wrote are equal all the time.
+    if (ledger.hasBegun) view.kind = 'mixed';
+    view.leader = null;
+  }
+
+  #adopted(machine: Machine): void {
+    this.counts.completions++;
+    machine.adopting = null;
+    this.#follow(machine, this.other(machine));
+  }
+
+  /** The copy of `machine` is equal to the one of `leader` from here on. */
+  #follow(machine: Machine, leader: Machine): void {
+    const { ledger, options } = this;
+    const view = ledger.view(machine.node);
+    const source = ledger.view(leader.node);
+    if (source.kind === 'mixed' && !source.isTainted) {
+      this.fail(`${machine.name} was made equal to a half-finished copy`);
+    }
+    view.cloneFrom(source);
+    view.leader = leader.name;
+    view.unique = source.unique = 0;
+    this.forks.joined();
+    ledger.streams[machine.name] = null;
+    if (options.mode === 'async' && view.kind === 'exact') {
+      const log = this.#logs[leader.name];
+      const { disk } = machine.node;
+      const { dataOffset } = machine;
+      const ids = Array.from({ length: view.sectors }, (_, at) =>
+        idAt(disk.cache, dataOffset + at * 512));
+      log?.setBase((at) => ids[at] as number);
+      ledger.streams[machine.name] = log ?? null;
+      view.kind = 'stream';
+    }
+    if (!this.marks.isMeaningful) this.marks.start();
+  }
+
+  #mustBeEqual(when: string): void {
+    const difference = this.pair.difference();
+    if (difference !== -1) this.fail(`${when} block ${difference} differs`);
+  }
+
+  #tap(link: SimLink, dialer: SimNode): void {
+    this.links.push(link);
+    if (this.links.length > 8) this.links.shift();
+    const other = this.pair.other(dialer);
+    this.#logs = { a: this.#newLog(this.pair.b), b: this.#newLog(this.pair.a) };
+    const logs = this.#logs;
+    const isAsync = this.options.mode === 'async';
+    [dialer, other].forEach((node, index) => {
+      const end = link.ends[index as 0 | 1];
+      const peer = node === dialer ? other : dialer;
+      end.tap = (frame) => {
+        this.trace.mix(frame.type * 65_537 + frame.seq);
+        if (isAsync) {
+          logs[node.name]?.sent(frame);
+          logs[peer.name]?.answered(frame);
+        }
+        const quiet = frame.type === FrameType.keepalive || frame.type === FrameType.keepaliveReply;
+        if (!this.trace.isRead || quiet || (!this.#verbose && frame.size > 0)) return;
+        this.trace.note(node.name, `frame ${frameName(frame.type)} seq=${frame.seq} ` +
+          `arg=${frame.arg} ${frame.offset}+${frame.size}`);
+      };
+    });
+    this.trace.line(dialer.name, 'connection');
+  }
+
+  #newLog(receiver: SimNode): StreamLog {
+    const { dataOffset } = receiver.geometry;
+    return new StreamLog((sector) => {
+      const at = dataOffset + sector * 512;
+      return [idAt(receiver.disk.cache, at), idAt(receiver.disk.durable, at)];
+    });
+  }
+
+  #checkBounds(): void {
+    for (const { node } of this.machines) {
+      const problem = boundsProblem(node, this.options.app.depth);
+      if (problem !== null) this.fail(`bounds: ${problem}`);
+    }
+  }
+}
+
+function initialId(name: string, zeroed: boolean): number {
+  return zeroed ? 0 : Buffer.alloc(4, name).readUInt32LE(0);
+}
+
+const frameNames = new Map(Object.entries(FrameType).map(([name, type]) => [type as number, name]));
+
+function frameName(type: number): string {
+  return frameNames.get(type) ?? String(type);
+}
