@@ -39,6 +39,7 @@ export class Linker {
   #attempting = false;
   #taking = false;
   #stopped = false;
+  #isHeld = false;
   #peerNode = '';
 
   constructor(context: CoreContext, connect: ConnectPort, host: LinkerHost) {
@@ -55,7 +56,7 @@ export class Linker {
   /** Starts dialing where it is this node's part. */
   start(): void {
     if (this.#stopped || this.#context.options.alone || this.#host.hasSession) return;
-    if (this.#attempting || this.#taking) return;
+    if (this.#attempting || this.#taking || this.#isHeld) return;
     this.#context.timers.clear('dial');
     if (this.#shouldDial()) this.#attempt();
   }
@@ -63,9 +64,20 @@ export class Linker {
   /** One attempt now, whosever part it is to dial: a promotion wants to know. */
   probe(): void {
     if (this.#stopped || this.#context.options.alone || this.#host.hasSession) return;
-    if (this.#attempting || this.#taking) return;
+    if (this.#attempting || this.#taking || this.#isHeld) return;
     this.#context.timers.clear('dial');
     this.#attempt();
+  }
+
+  /** No connection, of either side, before release(). */
+  hold(): void {
+    this.#isHeld = true;
+    this.#context.timers.clear('dial');
+  }
+
+  release(): void {
+    this.#isHeld = false;
+    this.start();
   }
 
   stop(): void {
@@ -99,7 +111,7 @@ export class Linker {
    * code and closes. One of the two is called, now or when the old session is out of the way.
    */
   incoming(preface: Preface, accept: () => OpenLink, refuse: (answer: number) => void): void {
-    if (this.#stopped || this.#context.options.alone || this.#taking) {
+    if (this.#stopped || this.#context.options.alone || this.#taking || this.#isHeld) {
       refuse(PrefaceAnswer.busy);
       return;
     }
@@ -140,7 +152,7 @@ export class Linker {
       this.#backOff();
       return;
     }
-    if (this.#stopped || this.#host.hasSession || this.#taking) {
+    if (this.#stopped || this.#host.hasSession || this.#taking || this.#isHeld) {
       // The peer's own connection came first.
       result.open({ frame: () => undefined, closed: () => undefined }).close();
       return;
@@ -154,7 +166,7 @@ export class Linker {
   }
 
   #later(ms: number): void {
-    if (this.#stopped) return;
+    if (this.#stopped || this.#isHeld) return;
     const { timers, clock, random } = this.#context;
     const jitter = 0.75 + random.unit() / 2;
     timers.set('dial', clock.now() + ms * jitter, () => this.start());

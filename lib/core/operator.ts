@@ -2,10 +2,13 @@
  * What an operator may ask of a running core beside the role: detach and attach of the local
  * copy, the statement that the peer is gone, pause of a resync, and the way out of a split brain.
  */
+import { WireRole } from '../format/hello.ts';
 import { SuperblockFlag } from '../format/superblock.ts';
 import { attachmentProblem } from './remote-state.ts';
 import { openAttachment } from './open-attachment.ts';
 import type { DiskPort, UndoSink, UndoSource } from './ports.ts';
+import { PutBack } from './put-back.ts';
+import { Resolution } from './resolution.ts';
 import type { Resource } from './resource.ts';
 
 /** Why a command was not carried out, and what to do instead. */
@@ -55,9 +58,9 @@ const attachHint = 'replace the disk, then: hastctl attach NAME';
 /** A new disk must show its metadata within `disk-timeout`, but never sooner than this. */
 const attachMsMin = 5000;
 
-const notYet: Refusal = { message: 'not in this build', hint: 'use a newer one' };
-
 export class Operator {
+  /** A decision between split copies that is being carried out. */
+  resolution: Resolution | null = null;
   readonly #resource: Resource;
 
   constructor(resource: Resource) {
@@ -150,13 +153,42 @@ export class Operator {
 
   /** Ends a split brain: needs the peer; answers when the copying has begun (or the dry run). */
   resolve(request: ResolveRequest, done: (result: ResolveResult) => void): void {
-    void request;
-    done({ refusal: notYet });
+    const resource = this.#resource;
+    const problem = this.#resolveProblem();
+    if (problem !== null) {
+      done({ refusal: problem });
+      return;
+    }
+    this.resolution = new Resolution(resource, request, (result) => {
+      this.resolution = null;
+      done(result);
+    });
+    this.resolution.start();
   }
 
   /** Puts back what a resolution overwrote; the peer must be connected and nobody primary. */
   undo(source: UndoSource, done: CommandDone): void {
-    void source;
-    done(notYet);
+    const { session, role } = this.#resource;
+    const isIdle = session !== null && session.isComplete && role === 'secondary' &&
+      session.peerRole === WireRole.secondary;
+    if (isIdle) new PutBack(this.#resource, source, done).start();
+    else {
+      done({
+        message: 'the pair must be complete, and neither node primary',
+        hint: 'run hastctl role secondary NAME on the primary and wait for complete',
+      });
+    }
+  }
+
+  #resolveProblem(): Refusal | null {
+    const { failed, failure, isDiskless, session } = this.#resource;
+    if (this.resolution !== null) {
+      return { message: 'a resolution is under way', hint: 'wait for it to end' };
+    }
+    if (failed || isDiskless) return { message: failure || 'no local copy', hint: attachHint };
+    if (session?.isConnected === true) {
+      return { message: 'the two copies are not split', hint: 'hastctl status tells the state' };
+    }
+    return null;
   }
 }

@@ -5,6 +5,8 @@ import type { Resource } from './resource.ts';
 
 const modeCode = { fullsync: 1, memsync: 2, async: 3 } as const;
 
+const undecided = { resolve: Resolve.none, resolveLocal: 0n, resolvePeer: 0n };
+
 export function ownHello(resource: Resource, instance: bigint): Hello {
   const { store, tracker, options } = resource.context;
   const block = store.value;
@@ -23,6 +25,6 @@ export function ownHello(resource: Resource, instance: bigint): Hello {
     timeout: Math.max(1, Math.ceil(options.timeoutMs / 1000)),
     attachment: resource.isDiskless ? Attachment.diskless : Attachment.normal,
     authority: resource.reliesOn?.generation ?? block.syncGeneration,
-    resolve: Resolve.none, resolveLocal: 0n, resolvePeer: 0n,
+    ...(resource.operator.resolution?.hello ?? undecided),
   };
 }

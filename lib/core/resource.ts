@@ -13,6 +13,7 @@ import type { Preface } from '../format/preface.ts';
 import { PeerState } from '../format/superblock.ts';
 import type { Statistics } from '../format/status.ts';
 import { AppIo, type AppIoHost } from './app-io.ts';
+import type { BlockMap } from './block-map.ts';
 import { Checkpoints } from './checkpoints.ts';
 import type { CoreContext, LocalOp } from './context.ts';
 import type { RefuseReason } from './generation.ts';
@@ -26,7 +27,7 @@ import { ResyncPace } from './resync-pace.ts';
 import { Operator } from './operator.ts';
 import { ownHello } from './own-hello.ts';
 import { RoleChange, type PromoteDone } from './role-change.ts';
-import { Session } from './session.ts';
+import { isHandshake, Session } from './session.ts';
 import type { SessionHost } from './session-host.ts';
 import { withAncestor } from './superblock-store.ts';
 
@@ -37,6 +38,8 @@ export class Resource implements SessionHost, AppIoHost, LinkerHost {
   session: Session | null = null;
   /** Why the peer and this node do not connect, until a handshake succeeds. */
   refusal: { reason: RefuseReason; text: string } | null = null;
+  /** What the peer said of itself then. */
+  refusedPeer: Hello | null = null;
   /** Reason of the latest loss of contact; empty before the first. */
   lostBecause = '';
   /** Wall clock seconds since when the peer is not connected; null while it is. */
@@ -203,6 +206,10 @@ export class Resource implements SessionHost, AppIoHost, LinkerHost {
     this.remote.leave();
   }
 
+  compare(session: Session, peerMap: BlockMap, full: boolean): void {
+    this.operator.resolution?.compare(session, peerMap, full);
+  }
+
   mapKnown(): void {
     this.remote.isMapKnown = true;
   }
@@ -258,6 +265,8 @@ export class Resource implements SessionHost, AppIoHost, LinkerHost {
 
   sessionConnected(session: Session): void {
     this.refusal = null;
+    this.refusedPeer = null;
+    this.operator.resolution?.connected(session);
     this.#splitBrainSeen = '';
     this.disconnectedSince = null;
     this.peerDiskHasFailed = false;
@@ -291,6 +300,7 @@ export class Resource implements SessionHost, AppIoHost, LinkerHost {
 
   sessionRefused(session: Session, reason: RefuseReason, text: string): void {
     this.refusal = { reason, text };
+    this.refusedPeer = session.peer;
     const seen = `${session.peer?.generation}/${this.context.store.value.generation}`;
     if (reason === 'split-brain' && seen !== this.#splitBrainSeen) {
       this.#splitBrainSeen = seen;
@@ -307,6 +317,7 @@ export class Resource implements SessionHost, AppIoHost, LinkerHost {
     } else if (this.role === 'primary' && peerWasPrimary && !this.aloneRecorded) {
       this.failAll(`${text}; run hastctl role secondary --force`);
     }
+    this.operator.resolution?.refused(reason, text);
     session.bye(text);
     this.#roleChange.poke();
   }
@@ -318,7 +329,7 @@ export class Resource implements SessionHost, AppIoHost, LinkerHost {
     session.replica.drained(() => {
       if (this.#draining === session.replica) this.#draining = null;
     });
-    const wasConnected = session.endedIn !== 'hello' && session.endedIn !== 'verdict';
+    const wasConnected = session.endedIn !== null && !isHandshake(session.endedIn);
     if (wasConnected) {
       this.lostBecause = reason;
       this.disconnectedSince = this.context.clock.wallSeconds();
@@ -334,6 +345,7 @@ export class Resource implements SessionHost, AppIoHost, LinkerHost {
     this.remote.streamLost();
     this.io.recheck();
     this.#roleChange.poke();
+    this.operator.resolution?.sessionEnded(session);
   }
 
   // AppIoHost

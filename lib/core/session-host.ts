@@ -1,5 +1,6 @@
 /** The phases of a session, and what a session asks of the resource that owns it. */
 import type { Hello, Lineage } from '../format/hello.ts';
+import type { BlockMap } from './block-map.ts';
 import type { RefuseReason } from './generation.ts';
 import type { PeerStream } from './peer-stream.ts';
 import type { ResyncPace } from './resync-pace.ts';
@@ -8,6 +9,8 @@ import type { Session } from './session.ts';
 export type SessionPhase =
   /** Waiting for both hellos, then for both verdicts. */
   | 'hello' | 'verdict'
+  /** Two split copies, by an operator's decision: nothing is written before its word. */
+  | 'resolving'
   /** Source: taking the target's marks; making them and the pairing durable. */
   | 'map'
   /** Source: waiting until the target is durably inconsistent. */
@@ -72,6 +75,8 @@ export interface SessionHost {
   remoteCommits(): void;
   /** It is durable. */
   remoteEnds(): void;
+  /** The map of the peer's split copy is here; `full`: one of the maps says nothing. */
+  compare(session: Session, peerMap: BlockMap, full: boolean): void;
   sessionConnected(session: Session): void;
   sessionComplete(session: Session): void;
   sessionRefused(session: Session, reason: RefuseReason, text: string): void;

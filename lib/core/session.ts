@@ -11,7 +11,7 @@ import {
   bodyFrame, bodyOf, DetachKeep, FrameType, isRangeFrame, plainFrame, type Frame,
 } from '../format/frame.ts';
 import {
-  Attachment, decodeHello, decodeLineage, encodeHello, encodeLineage, Feature, WireRole,
+  Attachment, decodeHello, decodeLineage, encodeHello, encodeLineage, Feature, Resolve, WireRole,
   type Hello, type Lineage,
 } from '../format/hello.ts';
 import { AckBatch } from './ack-batch.ts';
@@ -21,6 +21,7 @@ import { PeerStream } from './peer-stream.ts';
 import type { LinkHandler, LinkPort, OpenLink } from './ports.ts';
 import { RemotePrimary, RemoteServer } from './remote-session.ts';
 import { Replica, type AckSink } from './replica.ts';
+import { ResolveSession } from './resolve-session.ts';
 import type { SessionHost, SessionPhase } from './session-host.ts';
 import { SyncSource } from './sync-source.ts';
 import { SyncTarget } from './sync-target.ts';
@@ -40,6 +41,8 @@ export class Session implements LinkHandler, AckSink {
   readonly source: SyncSource;
   /** Set while this primary relies on the peer's copy. */
   remote: RemotePrimary | null = null;
+  /** Set in a session that an operator's decision between split copies made. */
+  resolve: ResolveSession | null = null;
 
   readonly #context: CoreContext;
   readonly #host: SessionHost;
@@ -80,7 +83,7 @@ export class Session implements LinkHandler, AckSink {
 
   /** True from the accepted handshake on. */
   get isConnected(): boolean {
-    return this.phase !== 'hello' && this.phase !== 'verdict' && this.phase !== 'ended';
+    return !isHandshake(this.phase) && this.phase !== 'ended';
   }
 
   /** Both nodes know how to serve a primary without a complete copy. */
@@ -290,6 +293,7 @@ export class Session implements LinkHandler, AckSink {
         this.#target.adopt(frame);
         return;
       case FrameType.syncDoneAck: this.#expect('finishing'); this.source.targetComplete(); return;
+      case FrameType.resolve: this.#expect('resolving'); this.resolve?.decided(); return;
       case FrameType.detach: this.#server.take(frame); return;
       case FrameType.detachAck: this.#expect('claiming'); this.remote?.claimed(); return;
       case FrameType.pullDone: this.#expect('serving'); this.#server.release(); return;
@@ -310,6 +314,10 @@ export class Session implements LinkHandler, AckSink {
       this.remote?.takeMap(frame);
       return;
     }
+    if (this.phase === 'resolving') {
+      this.resolve?.takeMap(frame);
+      return;
+    }
     this.#expect('map');
     this.source.takeMap(frame);
   }
@@ -317,6 +325,10 @@ export class Session implements LinkHandler, AckSink {
   #endMap(frame: Frame): void {
     if (this.phase === 'taking') {
       this.remote?.endMap(frame);
+      return;
+    }
+    if (this.phase === 'resolving') {
+      this.resolve?.endMap();
       return;
     }
     this.#expect('map');
@@ -337,6 +349,7 @@ export class Session implements LinkHandler, AckSink {
   #takeData(frame: Frame): void {
     const mayWrite = this.phase === 'syncing' || this.phase === 'waiting' ||
       this.phase === 'adopting' || this.phase === 'serving' ||
+      (this.phase === 'resolving' && frame.type === FrameType.read) ||
       (this.phase === 'complete' && !this.#host.isPrimary);
     if (!mayWrite) {
       throw new HastError('HAST_E_PROTOCOL', `data from the peer in phase ${this.phase}`);
@@ -399,10 +412,23 @@ export class Session implements LinkHandler, AckSink {
       this.#beginRemote(verdict);
       return;
     }
-    if (verdict.kind === 'source') this.phase = 'map';
-    else this.phase = verdict.kind === 'target' ? 'waiting' : 'undecided';
+    if (verdict.kind !== 'undecided' && verdict.resolving) {
+      const isAsking = this.#mine?.resolve !== Resolve.none;
+      this.phase = 'resolving';
+      this.resolve = new ResolveSession(this, this.#context, this.#host, isAsking, verdict.full);
+      this.resolve.begin();
+      return;
+    }
+    this.proceed();
+  }
+
+  /** The handshake is over: the sync may begin. */
+  proceed(): void {
+    const { kind } = this.verdict as Verdict;
+    if (kind === 'source') this.phase = 'map';
+    else this.phase = kind === 'target' ? 'waiting' : 'undecided';
     this.#host.sessionConnected(this);
-    if (verdict.kind === 'target') this.#target.sendMap();
+    if (kind === 'target') this.#target.sendMap();
   }
 
   /** The target is primary: it works through the other copy until its own is equal. */
@@ -434,6 +460,11 @@ export class Session implements LinkHandler, AckSink {
       else this.#link.send(plainFrame(FrameType.generationAck));
     });
   }
+}
+
+/** Nothing was agreed on yet. */
+export function isHandshake(phase: SessionPhase): boolean {
+  return phase === 'hello' || phase === 'verdict' || phase === 'resolving';
 }
 
 function bodyText(frame: Frame): string {

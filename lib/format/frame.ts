@@ -38,6 +38,8 @@ export const FrameType = {
   /** A primary that fetched what was stale here is a full copy again, once this is answered. */
   pullDone: 24,
   pullDoneAck: 25,
+  /** Node of the operator to its peer: the split brain ends as the hello announced it. */
+  resolve: 26,
   /** Every data frame up to `seq` is whole in memory. */
   recvAck: 32,
   /** The data frames `seq`..`arg` were executed. */

@@ -129,6 +129,5 @@ export function fill(pair: SimPair, node: SimNode, byte: number): void {
 
 /** The peer's copy is the one that counts for this primary. */
 export function remoteState(resource: Resource): boolean {
-  const { remote } = resource as unknown as { remote?: unknown };
-  return remote !== undefined && remote !== null;
+  return resource.remote.isActive;
 }

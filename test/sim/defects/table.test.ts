@@ -36,7 +36,7 @@ function twice(names: string[]): string[] {
 }
 
 t.test('defects: the table and the scenarios name the same', async (t) => {
-  const files = fs.readdirSync(folder).filter((name) => /\.(test|pending)\.ts$/.test(name));
+  const files = fs.readdirSync(folder).filter((name) => /\.test\.ts$/.test(name));
   const found = files.flatMap((name) => {
     const file = path.join(folder, name);
     return scenariosIn(fs.readFileSync(file, 'utf8'), file);
@@ -52,7 +52,7 @@ t.test('defects: the table and the scenarios name the same', async (t) => {
 
 t.test('defects: each scenario says where the original does it, and what ours does', async (t) => {
   for (const name of fs.readdirSync(folder)) {
-    if (!/\.(test|pending)\.ts$/.test(name)) continue;
+    if (!/\.test\.ts$/.test(name)) continue;
     const file = path.join(folder, name);
     for (const one of scenariosIn(fs.readFileSync(file, 'utf8'), file)) {
       t.match(one.comment, /\w+\.c\b/, `${one.name}: the place in its source`);
@@ -69,9 +69,3 @@ t.test('defects: the search for names bites', async (t) => {
   t.same(namesIn('| a | b | `S5-x` |\n| `no` | name | here |\n'), ['S5-x']);
   t.same(twice(['a', 'b', 'a']), ['a']);
 });
-
-// Scenarios of what is being built: HAST_TEST_PENDING=1 runs them too.
-if (process.env['HAST_TEST_PENDING'] === '1') {
-  await import('./remote-state.pending.ts');
-  await import('./resolve.pending.ts');
-}
