@@ -238,11 +238,24 @@ export class SimRun implements LedgerHost {
     machine.diskErrors = 0;
     if (mayLack) view.rollBackAll();
     view.leader = null;
+    this.#forgetContact(machine);
+  }
+
+  /** What it was told and did not record, the next process does not know: still a new copy. */
+  #forgetContact(machine: Machine): void {
+    const view = this.ledger.view(machine.node);
+    const block = machine.meta.superblock();
+    const isNew = block !== null && block.generation === 0n && block.peerCopyId === 0n &&
+      block.dataState === DataState.consistent;
+    if (view.kind !== 'mixed' || view.isTainted || !isNew) return;
+    view.adopt(machine.node.disk.cache, machine.dataOffset);
+    view.kind = 'exact';
   }
 
   /** The core of a node ended cleanly. */
   stopped(machine: Machine): void {
-    this.#ended(machine, machine.isForced);
+    // A frame that comes in the last moment is received and never written.
+    this.#ended(machine, true);
     this.trace.line(machine.name, 'stopped');
   }
 
