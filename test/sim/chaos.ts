@@ -109,7 +109,8 @@ export class Chaos {
   #network(): Pick<Record<FaultKind, () => void>,
     'cut' | 'stall' | 'one-way' | 'partition' | 'refuse' | 'flip'> {
     const { pair, links, counts, options } = this.#run;
-    const outage = (): number => this.#random.unit() * this.#random.pick([20, options.timeoutMs * 3]);
+    const outage = (): number =>
+      this.#random.unit() * this.#random.pick([20, options.timeoutMs * 3]);
     const resume = (): void => {
       for (const link of links) if (this.#random.chance(0.8)) link.resume();
     };
@@ -204,7 +205,8 @@ export class Chaos {
     const { mediaSize, keepDirty } = node.image;
     const layout = layoutFor(mediaSize, keepDirty);
     // Nothing torn beside it: an update in flight at a crash may be in one copy only.
-    if (machine.isDown || machine.isStopping || machine.isPromoting || node.resource === null) return;
+    const isBusy = machine.isDown || machine.isStopping || machine.isPromoting;
+    if (isBusy || node.resource === null) return;
     this.#cluster.demote(machine, this.#random.chance(0.3));
     const wait = (): void => {
       if (this.#cluster.isHealing) return;

@@ -110,8 +110,7 @@ export class Cluster {
   #look(): void {
     const { machines, options } = this.#run;
     for (const machine of machines) this.#mend(machine);
-    const someone = machines.some((one) => one.node.resource?.role === 'primary' || one.isPromoting);
-    if (someone) return;
+    if (machines.some((one) => one.role === 'primary' || one.isPromoting)) return;
     if (this.#random.chance(0.2)) this.#preferred = 1 - this.#preferred;
     const machine = machines[this.#preferred] as Machine;
     this.promote(machine, this.#random.chance(options.force));

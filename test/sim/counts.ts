@@ -1,8 +1,8 @@
 /** What a run did, for its summary; sums over runs too. */
 export const countNames = [
   'writes', 'flushes', 'reads', 'errors', 'kills', 'powerCuts', 'linkCuts', 'stalls', 'diskFaults',
-  'metadataFlips', 'replacements', 'promotions', 'forced', 'failovers', 'splitBrains', 'completions',
-  'syncs', 'markChecks', 'acksAlone', 'steps', 'simulatedMs',
+  'metadataFlips', 'replacements', 'promotions', 'forced', 'failovers', 'splitBrains',
+  'completions', 'syncs', 'markChecks', 'acksAlone', 'steps', 'simulatedMs',
 ] as const;
 
 export type Counts = Record<(typeof countNames)[number], number>;

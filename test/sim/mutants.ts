@@ -199,9 +199,9 @@ export const mutants: readonly Mutant[] = [
   {
     name: 'a-start-trusts-what-it-read', file: 'lib/core/open-resource.ts', rule: 'torn metadata',
     seeds: 800,
-    find: 'tracker.persistAll(() => store.update({}, (errno) => {',
-    replace: '((then: () => void) => then())(() => ((_: object, then: (errno: number) => void) ' +
-      '=> then(0))({}, (errno) => {',
+    find: 'ports.disk.flush((flushError) => {',
+    replace: '((then: (errno: number) => void) => then(0))((flushError) => {',
+    faults: ['kill', 'crash-in-start', 'power', 'recreate', 'swap'],
   },
   {
     name: 'requests-answered-twice', file: appIo, rule: 'every request once', seeds: 200,

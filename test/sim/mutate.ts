@@ -26,12 +26,20 @@ export interface Verdict {
   what: string;
 }
 
+function pieces(mutant: Mutant): string[] {
+  return fs.readFileSync(path.join(root, mutant.file), 'utf8').split(mutant.find);
+}
+
+/** How often the line of `mutant` occurs in its file: once, or it says nothing. */
+export function occurrences(mutant: Mutant): number {
+  return pieces(mutant).length - 1;
+}
+
 /** The mutated source; throws where the line is not found exactly once. */
 function mutated(mutant: Mutant): string {
-  const text = fs.readFileSync(path.join(root, mutant.file), 'utf8');
-  const pieces = text.split(mutant.find);
-  if (pieces.length !== 2) throw new Error(`the line occurs ${pieces.length - 1} times`);
-  return pieces.join(mutant.replace);
+  const count = occurrences(mutant);
+  if (count !== 1) throw new Error(`the line occurs ${count} times`);
+  return pieces(mutant).join(mutant.replace);
 }
 
 /** A folder with the compiled program, one file of it mutated. */
@@ -74,7 +82,8 @@ export async function judge(mutant: Mutant, secondsMax = 120): Promise<Verdict> 
     const seeds = /^(\d+) seeds, 1 failed/m.exec(stdout ?? '')?.[1];
     const what = /^FAILED seed \d+: (?:\w*Error: )?(.*)$/m.exec(stdout ?? '')?.[1];
     if (seeds !== undefined && what !== undefined) return verdict(Number(seeds), what);
-    return verdict(null, `BROKEN: ${stderr?.trim().split('\n').slice(0, 6).join(' ') ?? String(error)}`);
+    const why = stderr?.trim().split('\n').slice(0, 6).join(' ') ?? String(error);
+    return verdict(null, `BROKEN: ${why}`);
   } finally {
     if (folder !== '') fs.rmSync(folder, { recursive: true, force: true });
   }

@@ -76,7 +76,9 @@ function drawApp(random: SimRandom): AppMix {
     flush: random.pick([0, 0.5, 1, 4]),
     zero: random.pick([0, 0, 1]),
     discard: random.pick([0, 0, 1]),
-    bytesMax: random.pick([512, 4 * KiB, 16 * KiB, 16 * KiB, 64 * KiB, random.chance(0.2) ? MiB : KiB]),
+    bytesMax: random.pick([
+      512, 4 * KiB, 16 * KiB, 16 * KiB, 64 * KiB, random.chance(0.2) ? MiB : KiB,
+    ]),
     aligned: random.pick([0, 0.5, 1]),
     crowded: random.pick([0, 0.2, 0.9]),
     thinkMs: random.pick<Range>([[0, 0.2], [0, 2], [0, 2], [1, 40], [1, 300]]),

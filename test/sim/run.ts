@@ -216,32 +216,46 @@ export class SimRun implements LedgerHost {
 
   /** The process of a node ended; with `power` the machine. */
   crashed(machine: Machine, power: boolean): void {
-    const { ledger, counts, options } = this;
+    const { ledger, counts } = this;
     const { node } = machine;
-    const view = ledger.view(node);
-    machine.reign = 0;
-    machine.role = 'none';
-    machine.phase = 'none';
-    machine.isPromoting = machine.isStopping = machine.isForced = false;
-    machine.diskErrors = 0;
+    this.#ended(machine, !power);
     if (power) {
       counts.powerCuts++;
       ledger.collapse(node, node.disk.durable, machine.dataOffset);
     } else {
       counts.kills++;
-      // Received and not yet executed: gone with the process.
-      if (view.leader !== null && options.mode === 'memsync') view.rollBackAll();
     }
-    if (view.kind !== 'stream') view.leader = null;
   }
 
-  /** The core of a node ended cleanly. */
-  stopped(machine: Machine): void {
+  /** The process is gone; with `lossy` what it had received and not executed is too. */
+  #ended(machine: Machine, lossy: boolean): void {
+    const view = this.ledger.view(machine.node);
+    const mayLack = lossy && machine.role !== 'primary' && this.options.mode === 'memsync';
     machine.reign = 0;
     machine.role = 'none';
     machine.phase = 'none';
     machine.isPromoting = machine.isStopping = machine.isForced = false;
     machine.diskErrors = 0;
+    if (mayLack) view.rollBackAll();
+    view.leader = null;
+    this.#forgetContact(machine);
+  }
+
+  /** What it was told and did not record, the next process does not know: still a new copy. */
+  #forgetContact(machine: Machine): void {
+    const view = this.ledger.view(machine.node);
+    const block = machine.meta.superblock();
+    const isNew = block !== null && block.generation === 0n && block.peerCopyId === 0n &&
+      block.dataState === DataState.consistent;
+    if (view.kind !== 'mixed' || view.isTainted || !isNew) return;
+    view.adopt(machine.node.disk.cache, machine.dataOffset);
+    view.kind = 'exact';
+  }
+
+  /** The core of a node ended cleanly. */
+  stopped(machine: Machine): void {
+    // A frame that comes in the last moment is received and never written.
+    this.#ended(machine, true);
     this.trace.line(machine.name, 'stopped');
   }
 

@@ -19,10 +19,11 @@ export class ForkCheck {
 
   /** Both copies are equal. */
   joined(): void {
-    for (const { node } of this.#run.machines) {
+    for (const { node, meta } of this.#run.machines) {
       const view = this.#run.ledger.view(node);
       view.hasForked = false;
-      view.isRelated = true;
+      // Two new copies become equal without a generation that both could remember.
+      view.isRelated = meta.superblock()?.generation !== 0n;
     }
   }
 
