@@ -61,17 +61,9 @@ function load(
     const resource = build(ports, options, block, loaded, (errno) => onError(errno));
     // The map's writer says once that it failed, and answers nothing then.
     onError = (errno) => cannotWrite(errno, done);
-    // A killed process's last metadata may be in the cache only: durable before anything is built
-    // on what was read.
-    ports.disk.flush((flushError) => {
-      if (flushError !== 0) {
-        cannotWrite(flushError, done);
-        return;
-      }
-      rewrite(resource, (error, opened) => {
-        onError = () => undefined;
-        done(error, opened);
-      });
+    rewrite(resource, (error, opened) => {
+      onError = () => undefined;
+      done(error, opened);
     });
   });
 }
