@@ -249,12 +249,12 @@ export class RoleChange {
   #rely(session: Session, request: Request): void {
     const resource = this.#resource;
     const { context } = resource;
-    const peer = session.peer as Hello;
+    const { generation, history } = session.sourceLineage ?? session.peer as Hello;
     session.end('this node is being promoted');
     resource.role = 'primary';
-    resource.remote.rely({ generation: peer.generation, history: peer.history });
+    resource.remote.rely({ generation, history });
     context.store.update({
-      dataState: DataState.inconsistent, syncGeneration: peer.generation,
+      dataState: DataState.inconsistent, syncGeneration: generation,
     }, (errno) => {
       if (errno !== 0) context.localFailed('metadata', errno);
       request.relying = true;
@@ -364,7 +364,8 @@ export class RoleChange {
     const flushed = (): void => {
       const stream = resource.session?.stream ?? null;
       const both = session !== null && stream !== null && !stream.ended && stream.hasUnflushed;
-      if (both) resource.flushBoth(stream, next);
+      if (both) resource.flushBoth(stream, () => session.numbers.settle(next));
+      else if (session !== null) context.disk.flush(() => session.numbers.settle(next));
       else context.disk.flush(next);
     };
     resource.drained(flushed);

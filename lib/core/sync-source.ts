@@ -7,7 +7,7 @@
  * - the target takes the generation only after a flush of both copies that covers all of it.
  */
 import { HastError } from '../base/errors.ts';
-import { bodyFrame, bodyOf, FrameType, plainFrame, type Frame } from '../format/frame.ts';
+import { bodyFrame, bodyOf, FrameType, type Frame } from '../format/frame.ts';
 import { encodeLineage, type Hello } from '../format/hello.ts';
 import { regionBitBytes } from '../format/map-pages.ts';
 import { PeerState, SuperblockFlag } from '../format/superblock.ts';
@@ -109,7 +109,10 @@ export class SyncSource {
     }
     session.phase = 'starting';
     this.#host.recordAlone(() => {
-      if (session.phase === 'starting') session.send(plainFrame(FrameType.syncStart));
+      if (session.phase !== 'starting') return;
+      // The generation may be newer than the one in the hello.
+      const { generation, history } = store.value;
+      session.send(bodyFrame(FrameType.syncStart, encodeLineage({ generation, history })));
     });
   }
 
