@@ -130,11 +130,24 @@ export class SyncSource {
     this.#host.flushBoth(stream, () => {
       if (session.phase !== 'finishing') return;
       // The peer may be promoted as soon as it holds this generation.
-      this.#host.aloneEnds(() => {
+      this.#host.aloneEnds(() => this.#name(() => {
         if (session.phase !== 'finishing') return;
         const { generation, history } = this.#context.store.value;
         session.send(bodyFrame(FrameType.syncDone, encodeLineage({ generation, history })));
-      });
+      }));
+    });
+  }
+
+  /** A fresh pair gets its first generation: what both go on from is known by it. */
+  #name(done: () => void): void {
+    const { store, random } = this.#context;
+    if (store.value.generation !== 0n) {
+      done();
+      return;
+    }
+    store.update({ generation: random.id64() }, (errno) => {
+      if (errno !== 0) this.#context.localFailed('metadata', errno);
+      else done();
     });
   }
 }
