@@ -197,8 +197,9 @@ export class RoleChange {
     }
     const joined = session !== null && (session.isComplete || session.phase === 'copying');
     // What a handshake under way was told of this node's role is no longer true.
-    if (!joined && session?.phase !== 'undecided') session?.end('this node is being promoted');
+    // The role first: the end of a session asks again what comes of this promotion.
     this.#resource.role = 'primary';
+    if (!joined && session?.phase !== 'undecided') session?.end('this node is being promoted');
     const lineage = this.#nextLineage();
     const record = (recorded: Lineage, isJoined: boolean): void => {
       context.store.update({ ...recorded, ...this.#patch(answer, isJoined) }, (error) => {
@@ -250,8 +251,8 @@ export class RoleChange {
     const resource = this.#resource;
     const { context } = resource;
     const { generation, history } = session.sourceLineage ?? session.peer as Hello;
-    session.end('this node is being promoted');
     resource.role = 'primary';
+    session.end('this node is being promoted');
     resource.remote.rely({ generation, history });
     context.store.update({
       dataState: DataState.inconsistent, syncGeneration: generation,
