@@ -17,6 +17,7 @@ import {
 import { AckBatch } from './ack-batch.ts';
 import type { CoreContext } from './context.ts';
 import { decide, refuseTexts, type CopyVerdict, type Verdict } from './generation.ts';
+import { PeerNumbers } from './peer-numbers.ts';
 import { PeerStream } from './peer-stream.ts';
 import type { LinkHandler, LinkPort, OpenLink } from './ports.ts';
 import { RemotePrimary, RemoteServer } from './remote-session.ts';
@@ -35,10 +36,13 @@ export class Session implements LinkHandler, AckSink {
   peer: Hello | null = null;
   verdict: Verdict | null = null;
   stream: PeerStream | null = null;
+  /** Of a sync target: the lineage of the source since it began. */
+  sourceLineage: Lineage | null = null;
   /** Role of the peer, as it said last. */
   peerRole: number = WireRole.secondary;
   readonly replica: Replica;
   readonly source: SyncSource;
+  readonly numbers: PeerNumbers;
   /** Set while this primary relies on the peer's copy. */
   remote: RemotePrimary | null = null;
   /** Set in a session that an operator's decision between split copies made. */
@@ -61,6 +65,7 @@ export class Session implements LinkHandler, AckSink {
     this.#host = host;
     this.#heardAt = context.clock.now();
     this.source = new SyncSource(this, context, host);
+    this.numbers = new PeerNumbers(this, context);
     this.#target = new SyncTarget(this, context, host);
     this.#server = new RemoteServer(this, context, host);
     const { windowBytes, windowFrames } = host.hello();
@@ -88,8 +93,12 @@ export class Session implements LinkHandler, AckSink {
 
   /** Both nodes know how to serve a primary without a complete copy. */
   get supportsRemote(): boolean {
+    return this.#supports(Feature.remote);
+  }
+
+  #supports(feature: number): boolean {
     const features = (this.#mine?.features ?? 0) & (this.peer?.features ?? 0);
-    return (features & Feature.remote) !== 0;
+    return (features & feature) !== 0;
   }
 
   frame(frame: Frame): void {
@@ -167,7 +176,9 @@ export class Session implements LinkHandler, AckSink {
   /** The stream to the peer, made when it is first needed. */
   newStream(): PeerStream {
     const { windowFrames, windowBytes } = this.peer as Hello;
-    this.stream ??= new PeerStream(this.#context, this.#link, windowFrames, windowBytes);
+    this.stream ??= new PeerStream(
+      this.#context, this.#link, windowFrames, windowBytes, this.#supports(Feature.numbers),
+    );
     return this.stream;
   }
 
@@ -276,6 +287,8 @@ export class Session implements LinkHandler, AckSink {
       case FrameType.hello: this.#takeHello(frame); return;
       case FrameType.verdict: this.#takeVerdict(frame); return;
       case FrameType.role: this.peerRole = frame.arg; return;
+      case FrameType.number: this.numbers.give(); return;
+      case FrameType.numberAck: this.numbers.take(frame.arg); return;
       case FrameType.bye: this.end(`the peer closed: ${bodyText(frame)}`); return;
       default: this.#dispatchSync(frame);
     }
@@ -286,7 +299,7 @@ export class Session implements LinkHandler, AckSink {
     switch (frame.type) {
       case FrameType.map: this.#takeMap(frame); return;
       case FrameType.mapEnd: this.#endMap(frame); return;
-      case FrameType.syncStart: this.#expect('waiting'); this.#target.beInconsistent(); return;
+      case FrameType.syncStart: this.#expect('waiting'); this.#target.beInconsistent(frame); return;
       case FrameType.syncReady: this.#expect('starting'); this.source.copy(); return;
       case FrameType.syncDone:
         if (this.phase !== 'waiting') this.#expect('syncing');

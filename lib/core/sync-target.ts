@@ -49,12 +49,16 @@ export class SyncTarget {
     sendMaps(this.#session, [peerStale, localStale], false);
   }
 
-  beInconsistent(): void {
+  /** The source begins; the frame tells of which lineage it is now. */
+  beInconsistent(frame: Frame): void {
     const session = this.#session;
+    const body = bodyOf(frame);
+    const { generation, history } = body.length > 0 ? decodeLineage(body) : session.peer as Hello;
+    session.sourceLineage = { generation, history };
     const { store } = this.#context;
     const { createdZeroed, assumeClean } = SuperblockFlag;
     const patch = {
-      dataState: DataState.inconsistent, syncGeneration: (session.peer as Hello).generation,
+      dataState: DataState.inconsistent, syncGeneration: generation,
       // What is copied now is in no map of this copy: it began with zeros no longer.
       flags: store.value.flags & ~(createdZeroed | assumeClean),
     };

@@ -108,7 +108,7 @@ export class Chaos {
 
   #network(): Pick<Record<FaultKind, () => void>,
     'cut' | 'stall' | 'one-way' | 'partition' | 'refuse' | 'flip'> {
-    const { pair, links, counts, options } = this.#run;
+    const { pair, taps: { links }, counts, options } = this.#run;
     const outage = (): number =>
       this.#random.unit() * this.#random.pick([20, options.timeoutMs * 3]);
     const resume = (): void => {

@@ -96,6 +96,39 @@ export class Cluster {
     this.#run.recreated(machine);
   }
 
+  /** The same disk, where nothing of it hangs, or a new one. */
+  attach(machine: Machine): void {
+    const { node } = machine;
+    const { resource } = node;
+    const isBusy = machine.isAttaching || machine.isStopping || machine.isPromoting;
+    if (resource?.isDiskless !== true || isBusy) return;
+    const isFresh = machine.isDiskBad || this.#random.chance(0.4);
+    if (!isFresh && !node.disk.isIdle) return;
+    if (isFresh) {
+      node.exchange(node.newDisk({ ...node.image, copyId: this.#random.id64() }));
+      machine.watchDisk();
+      machine.error = null;
+      machine.isDiskBad = machine.readErrors = false;
+      this.#run.exchanged(machine);
+      this.#run.counts.replacements++;
+    }
+    this.#run.trace.line(node.name, `attaches ${isFresh ? 'a new' : 'its'} disk`);
+    this.#run.counts.attaches++;
+    machine.isAttaching = true;
+    const answer = node.attach();
+    const wait = (): void => {
+      if (node.resource !== resource) return;
+      if (!answer.done) {
+        this.#run.world.after(5, wait);
+        return;
+      }
+      machine.isAttaching = false;
+      machine.isDiskBad = answer.refusal !== null;
+      this.#run.trace.line(node.name, `attach: ${answer.refusal?.message ?? 'done'}`);
+    };
+    wait();
+  }
+
   #tickLater(): void {
     const [low, high] = this.isHealing ? [50, 300] : this.#run.options.operatorMs;
     this.#run.world.between(low, high, () => {
@@ -125,6 +158,10 @@ export class Cluster {
       if (node.isStarting || machine.isDown) return;
       if (node.openError === null) this.start(machine);
       else this.#cannotStart(machine);
+      return;
+    }
+    if (resource.isDiskless) {
+      if (this.isHealing || this.#random.chance(0.3)) this.attach(machine);
       return;
     }
     if (!resource.failed || machine.isStopping) return;

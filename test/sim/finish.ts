@@ -6,7 +6,7 @@ import type { SimRun } from './run.ts';
 const boundMs = 240_000;
 
 export function finish(run: SimRun): void {
-  const { pair, cluster, machines, trace, links } = run;
+  const { pair, cluster, machines, trace, taps: { links } } = run;
   trace.line('', 'heal');
   cluster.isHealing = true;
   pair.heal();

@@ -24,6 +24,14 @@ export class Machine {
   before = 0n;
   isPromoting = false;
   isStopping = false;
+  isAttaching = false;
+  /** The peer's copy is the one that counts for this primary; and served it. */
+  isRemote = false;
+  wasServed = false;
+  /** The peer was promoted while this primary relied on its copy. */
+  isOrphaned = false;
+  /** Its disk was refused. */
+  isDiskBad = false;
   /** The device was taken away by force: requests end with EIO. */
   isForced = false;
   /** A restart is scheduled. */
