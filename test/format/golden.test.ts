@@ -235,6 +235,8 @@ const samples: Sample[] = [
   plainSample('read-error', 37, { seq: at.seq, arg: 5 }),
   bodySample('detach', 14, 1, 0), plainSample('detach-ack', 15),
   plainSample('pull-done', 24), plainSample('pull-done-ack', 25), plainSample('resolve', 26),
+  plainSample('number', 27), plainSample('number-ack', 28, { arg: 2 ** 33 + 1 }),
+  bodySample('sync-start-lineage', 5, 0, 0),
   plainSample('recv-ack', 32, { seq: 2 ** 53 - 1 }),
   plainSample('write-ack', 33, { seq: 3, arg: 7 }),
   plainSample('flush-ack', 34, { seq: 8 }),
