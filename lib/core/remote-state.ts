@@ -43,6 +43,8 @@ export class RemoteState {
   #next: Lineage | null = null;
   /** The peer's map was taken: what is not local-stale here is as new as the peer's. */
   isMapKnown = false;
+  /** The peer said that it holds the present lineage; before that it may hold the one before. */
+  isConfirmed = false;
   /** The record that the own copy counts again is being written: no request is under way. */
   isCommitting = false;
   readonly io: RemoteIo;
@@ -83,6 +85,7 @@ export class RemoteState {
     this.reason = why;
     this.#dropDisk();
     const wasActive = this.lineage !== null;
+    if (!wasActive) this.isConfirmed = false;
     this.lineage ??= this.#newLineage();
     let pending: Pending[] = [];
     this.isCommitting = false;
@@ -103,6 +106,7 @@ export class RemoteState {
   ready(stream: PeerStream): void {
     this.lineage = this.claim;
     this.#next = null;
+    this.isConfirmed = true;
     // In memory only: what the next handshake says of this node.
     if (this.isDiskless) this.#resource.context.store.update({ ...this.lineage }, () => undefined);
     this.io.useStream(stream);
@@ -128,6 +132,7 @@ export class RemoteState {
     const { random } = this.#resource.context;
     const { generation, history } = lineage;
     this.lineage = lineage;
+    this.isConfirmed = false;
     this.isMapKnown = false;
     this.#next = { generation: random.id64(), history: withAncestor(history, generation) };
   }

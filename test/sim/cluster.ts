@@ -123,7 +123,7 @@ export class Cluster {
         return;
       }
       machine.isAttaching = false;
-      machine.isDiskBad = answer.refusal !== null;
+      machine.isDiskBad = answer.refusal !== null && !answer.refusal.message.startsWith('the peer');
       this.#run.trace.line(node.name, `attach: ${answer.refusal?.message ?? 'done'}`);
     };
     wait();
