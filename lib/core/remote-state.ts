@@ -83,10 +83,10 @@ export class RemoteState {
     this.isDiskless = true;
     this.localWord = word;
     this.reason = why;
-    this.#dropDisk();
     const wasActive = this.lineage !== null;
     if (!wasActive) this.isConfirmed = false;
     this.lineage ??= this.#newLineage();
+    this.#dropDisk(this.lineage);
     let pending: Pending[] = [];
     this.isCommitting = false;
     if (wasActive) {
@@ -187,10 +187,12 @@ export class RemoteState {
     };
   }
 
-  #dropDisk(): void {
+  #dropDisk(lineage: Lineage): void {
     const { context } = this.#resource;
     context.tracker.abandon();
-    context.store.abandon();
+    context.store.abandon({
+      dataState: DataState.inconsistent, syncGeneration: lineage.generation,
+    });
     context.locks = new RangeLocks();
     let waiting: (() => void)[] = [];
     context.disk = new AbsentDisk((run) => {
