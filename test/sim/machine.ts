@@ -44,6 +44,8 @@ export class Machine {
   /** An image of the disk taken earlier. */
   image: Buffer | null = null;
   splitBrains = 0;
+  /** Called when a write to the data of its disk begins. */
+  guard: () => void = () => undefined;
   /** The source's generation that this copy was told to take, and what only the source had. */
   adopting: { generation: bigint; unique: number } | null = null;
 
@@ -78,10 +80,14 @@ export class Machine {
     const { mediaSize, keepDirty, extentSize } = image;
     const meta = new DurableMeta(disk.durable, mediaSize, keepDirty, extentSize);
     this.meta = meta;
+    const end = this.dataOffset + mediaSize;
     disk.earlyRate = options.earlyRate;
     disk.latency = options.diskMs[this.name === 'a' ? 0 : 1];
     disk.observer = {
-      issued: (offset, length) => marks.touched(offset, length),
+      issued: (offset, length) => {
+        if (offset >= this.dataOffset && offset < end) this.guard();
+        marks.touched(offset, length);
+      },
       stored: (offset, length) => {
         if (meta.changed(offset, length)) marks.metadataChanged();
         else marks.touched(offset, length);

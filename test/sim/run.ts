@@ -21,6 +21,7 @@ import { describeOptions, type SimOptions } from './options.ts';
 import { finish } from './finish.ts';
 import { LinkTaps } from './link-taps.ts';
 import { RemoteWatch } from './remote.ts';
+import { Resolver } from './resolver.ts';
 import { Trace } from './trace.ts';
 
 const targetPhases: ReadonlySet<string> = new Set(['waiting', 'syncing', 'adopting', 'taking']);
@@ -50,6 +51,7 @@ export class SimRun implements LedgerHost {
   readonly counts: Counts = noCounts();
   readonly taps: LinkTaps;
   readonly remote: RemoteWatch;
+  readonly resolver: Resolver;
   requestsLeft: number;
   readonly #generations = new GenerationCheck();
   readonly #verbose: boolean;
@@ -78,6 +80,7 @@ export class SimRun implements LedgerHost {
     for (const machine of this.machines) this.#prepare(machine);
     this.taps = new LinkTaps(this, settings.verbose);
     this.remote = new RemoteWatch(this);
+    this.resolver = new Resolver(this);
   }
 
   /** Throws what is wrong. */
