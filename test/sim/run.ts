@@ -196,6 +196,8 @@ export class SimRun implements LedgerHost {
     if (view.kind === 'mixed' && !view.isTainted && !forced) {
       this.fail(`${node.name}: a half-finished copy was promoted without force`);
     }
+    // A rolled back copy, forced: a person gave up what was written since.
+    if (forced && view.isTainted) follower.unique = 0;
     const problem = ledger.problem(node, node.disk.cache, machine.dataOffset, false);
     if (problem !== null) this.fail(`promotion: ${problem}`);
     view.adopt(node.disk.cache, machine.dataOffset);
@@ -342,6 +344,7 @@ export class SimRun implements LedgerHost {
       machine.phase = phase;
       this.trace.line(node.name, `${before} -> ${phase}`);
       if (targetPhases.has(phase) && !targetPhases.has(before)) this.#becomesTarget(machine);
+      if (phase === 'syncing') this.#isFilled(machine);
       if (phase === 'adopting') this.#adopts(machine);
       if (phase === 'complete' && before === 'adopting') this.#adopted(machine);
     }
@@ -377,6 +380,11 @@ export class SimRun implements LedgerHost {
     if (view.kind === 'mixed') view.isTainted = true;
   }
 
+  /** The source's bytes come in from here on. Two copies nobody ever wrote stay equal. */
+  #isFilled(machine: Machine): void {
+    if (this.ledger.hasBegun) this.ledger.view(machine.node).kind = 'mixed';
+  }
+
   #becomesTarget(machine: Machine): void {
     const { ledger } = this;
     this.#adoptedUnheard(this.other(machine));
@@ -385,8 +393,8 @@ export class SimRun implements LedgerHost {
       this.fail(`${machine.name} is about to be overwritten and holds ` +
         `${view.unique} acknowledged writes that nobody else has`);
     }
-    // Two copies that nobody ever wrote are equal all the time.
-    if (ledger.hasBegun) view.kind = 'mixed';
+    // What waits only is what it was, unless writes are under way; see also writing().
+    if (this.other(machine).node.open.size > 0) this.#isFilled(machine);
     view.leader = null;
   }
 
@@ -399,6 +407,7 @@ export class SimRun implements LedgerHost {
   /** The copy of `machine` is equal to the one of `leader` from here on. */
   #follow(machine: Machine, leader: Machine): void {
     const { ledger, options } = this;
+    this.#adoptedUnheard(leader);
     const view = ledger.view(machine.node);
     const source = ledger.view(leader.node);
     if (source.kind === 'mixed' && !source.isTainted) {
