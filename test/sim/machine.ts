@@ -23,6 +23,8 @@ export class Machine {
   /** Durable generation before the promotion of this reign. */
   before = 0n;
   isPromoting = false;
+  /** The promotion under way, or the latest one, was forced. */
+  isForcing = false;
   isStopping = false;
   /** The device was taken away by force: requests end with EIO. */
   isForced = false;

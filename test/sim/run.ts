@@ -351,7 +351,7 @@ export class SimRun implements LedgerHost {
     const role = node.resource?.role ?? 'none';
     if (role !== machine.role) {
       if (machine.role === 'none') this.started(machine);
-      if (role === 'primary') machine.before = machine.meta.superblock()?.generation ?? 0n;
+      if (role === 'primary') this.#takesRole(machine);
       machine.role = role;
       this.trace.line(node.name, `role ${role}`);
     }
@@ -378,6 +378,13 @@ export class SimRun implements LedgerHost {
     source.unique = Math.max(0, source.unique - adopting.unique);
     const view = this.ledger.view(machine.node);
     if (view.kind === 'mixed') view.isTainted = true;
+  }
+
+  /** Durable soon, whether or not the promotion is ever answered. */
+  #takesRole(machine: Machine): void {
+    machine.before = machine.meta.superblock()?.generation ?? 0n;
+    const view = this.ledger.view(machine.node);
+    if (machine.isForcing && view.kind === 'mixed') view.isTainted = true;
   }
 
   /** The source's bytes come in from here on. Two copies nobody ever wrote stay equal. */
