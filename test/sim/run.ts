@@ -289,7 +289,10 @@ export class SimRun implements LedgerHost {
     view.isTainted = true;
     view.isRelated = false;
     view.leader = null;
-    this.#lost(machine);
+    const other = this.other(machine).node;
+    // Put back what was taken away before: nobody lacks anything.
+    if (node.data().equals(other.data())) this.ledger.view(other).unique = 0;
+    else this.#lost(machine);
   }
 
   /** What this copy held is gone: the other one is the only one that has it. */
