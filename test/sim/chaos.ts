@@ -218,6 +218,12 @@ export class Chaos {
         if (machine.isStopping) this.#run.world.after(1, wait);
         return;
       }
+      if (node.disk.isBusy) {
+        this.#run.world.after(1, wait);
+        return;
+      }
+      // Every update that counted is in both copies, also after a power cut.
+      if (this.#random.chance(0.5)) this.#cluster.crash(machine, true, 50);
       const tail = tailOffset(node.disk.size);
       const page = limits.mapPageSize;
       const [at, length] = {

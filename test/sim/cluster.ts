@@ -50,6 +50,7 @@ export class Cluster {
     if (resource === null || busy || resource.role === 'primary') return;
     this.#run.trace.line(node.name, `asked to be primary${force ? ', force' : ''}`);
     machine.isPromoting = true;
+    machine.isForcing = force;
     resource.promote(force, this.#random.pick([300, 4000]), (refusal) => {
       if (node.resource !== resource) return;
       machine.isPromoting = false;

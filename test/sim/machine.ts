@@ -23,6 +23,8 @@ export class Machine {
   /** Durable generation before the promotion of this reign. */
   before = 0n;
   isPromoting = false;
+  /** The promotion under way, or the latest one, was forced. */
+  isForcing = false;
   isStopping = false;
   isAttaching = false;
   /** The peer's copy is the one that counts for this primary; and served it. */
