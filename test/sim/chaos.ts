@@ -179,7 +179,8 @@ export class Chaos {
         const { disk } = this.#any().node;
         const only = this.#random.pick(['', 'flush', 'write', 'durable']);
         disk.holds = (op) => only === '' || op.kind === only;
-        this.#later(this.#random.unit() * this.#random.pick([200, 5000, 20_000]), () => disk.release());
+        const ms = this.#random.unit() * this.#random.pick([200, 5000, 20_000]);
+        this.#later(ms, () => disk.release());
       },
       'eio-write': () => fail(['write', 'zero']),
       'eio-flush': () => fail(['flush']),

@@ -75,6 +75,23 @@ export class Machine {
       !this.isStopping && !this.isPromoting;
   }
 
+  /** Hears what its core says. */
+  listen(): void {
+    const { node } = this;
+    const run = this.#run;
+    node.linger = true;
+    if (run.trace.isRead) node.log = run.trace.logger(node.name);
+    node.onEvent = (event) => {
+      run.trace.line(node.name, `event ${event.kind}`);
+      if (event.kind === 'split-brain') {
+        this.splitBrains++;
+        run.counts.splitBrains++;
+        run.forks.flagged(this);
+      }
+      if (event.kind === 'syncdone') run.counts.syncs++;
+    };
+  }
+
   /** The disk was put in, or its bytes were exchanged. */
   watchDisk(): void {
     const { disk, image } = this.node;

@@ -77,7 +77,7 @@ export class SimRun implements LedgerHost {
     this.machines = [new Machine(this, this.pair.a), new Machine(this, this.pair.b)];
     this.forks = new ForkCheck(this);
     this.cluster = new Cluster(this);
-    for (const machine of this.machines) this.#prepare(machine);
+    for (const machine of this.machines) machine.listen();
     this.taps = new LinkTaps(this, settings.verbose);
     this.remote = new RemoteWatch(this);
     this.resolver = new Resolver(this);
@@ -367,21 +367,6 @@ export class SimRun implements LedgerHost {
       return `${machine.name}: view ${kind} unique=${unique} leader=${leader} forked=${hasForked}`;
     });
     return `${this.pair.describe()}\n${views.join('\n')}`;
-  }
-
-  #prepare(machine: Machine): void {
-    const { node } = machine;
-    node.linger = true;
-    if (this.trace.isRead) node.log = this.trace.logger(node.name);
-    node.onEvent = (event) => {
-      this.trace.line(node.name, `event ${event.kind}`);
-      if (event.kind === 'split-brain') {
-        machine.splitBrains++;
-        this.counts.splitBrains++;
-        this.forks.flagged(machine);
-      }
-      if (event.kind === 'syncdone') this.counts.syncs++;
-    };
   }
 
   #observe(machine: Machine): void {
