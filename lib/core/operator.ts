@@ -106,6 +106,14 @@ export class Operator {
       done({ message: 'a local copy is attached', hint: 'hastctl detach NAME lets go of it' });
       return;
     }
+    if (!remote.isConfirmed) {
+      // The new disk could not tell the peer whose data it is to get.
+      done({
+        message: 'the peer has not taken over yet',
+        hint: 'mend the connection to it; when hastctl status says diskless, try again',
+      });
+      return;
+    }
     let isOver = false;
     const finish = (refusal: Refusal | null): void => {
       if (isOver) return;

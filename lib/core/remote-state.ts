@@ -43,6 +43,8 @@ export class RemoteState {
   #next: Lineage | null = null;
   /** The peer's map was taken: what is not local-stale here is as new as the peer's. */
   isMapKnown = false;
+  /** The peer said that it holds the present lineage; before that it may hold the one before. */
+  isConfirmed = false;
   /** The record that the own copy counts again is being written: no request is under way. */
   isCommitting = false;
   readonly io: RemoteIo;
@@ -81,9 +83,10 @@ export class RemoteState {
     this.isDiskless = true;
     this.localWord = word;
     this.reason = why;
-    this.#dropDisk();
     const wasActive = this.lineage !== null;
+    if (!wasActive) this.isConfirmed = false;
     this.lineage ??= this.#newLineage();
+    this.#dropDisk(this.lineage);
     let pending: Pending[] = [];
     this.isCommitting = false;
     if (wasActive) {
@@ -103,6 +106,7 @@ export class RemoteState {
   ready(stream: PeerStream): void {
     this.lineage = this.claim;
     this.#next = null;
+    this.isConfirmed = true;
     // In memory only: what the next handshake says of this node.
     if (this.isDiskless) this.#resource.context.store.update({ ...this.lineage }, () => undefined);
     this.io.useStream(stream);
@@ -128,6 +132,7 @@ export class RemoteState {
     const { random } = this.#resource.context;
     const { generation, history } = lineage;
     this.lineage = lineage;
+    this.isConfirmed = false;
     this.isMapKnown = false;
     this.#next = { generation: random.id64(), history: withAncestor(history, generation) };
   }
@@ -182,10 +187,12 @@ export class RemoteState {
     };
   }
 
-  #dropDisk(): void {
+  #dropDisk(lineage: Lineage): void {
     const { context } = this.#resource;
     context.tracker.abandon();
-    context.store.abandon();
+    context.store.abandon({
+      dataState: DataState.inconsistent, syncGeneration: lineage.generation,
+    });
     context.locks = new RangeLocks();
     let waiting: (() => void)[] = [];
     context.disk = new AbsentDisk((run) => {
