@@ -65,7 +65,7 @@ export class RoleChange {
 
   /** Something changed that a waiting promotion may depend on. */
   poke(): void {
-    if (this.#resource.failed) this.#stopEnd?.();
+    if (this.#resource.failed || this.#resource.isDiskless) this.#stopEnd?.();
     const request = this.#request;
     if (request === null) return;
     const { context, session, linker, role } = this.#resource;
