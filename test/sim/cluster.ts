@@ -103,7 +103,8 @@ export class Cluster {
     const { resource } = node;
     const isBusy = machine.isAttaching || machine.isStopping || machine.isPromoting;
     if (resource?.isDiskless !== true || isBusy) return;
-    const isFresh = machine.isDiskBad || this.#random.chance(0.4);
+    const { isConfirmed } = resource.remote;
+    const isFresh = isConfirmed && (machine.isDiskBad || this.#random.chance(0.4));
     if (!isFresh && !node.disk.isIdle) return;
     if (isFresh) {
       node.exchange(node.newDisk({ ...node.image, copyId: this.#random.id64() }));
