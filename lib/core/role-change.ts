@@ -165,6 +165,8 @@ export class RoleChange {
     const { context } = this.#resource;
     context.log.info({ row: answer.row, forced: answer.forced }, 'promotion');
     const fail = (errno: number): void => {
+      // Refused: it must not go on through the peer, as a primary would.
+      if (this.#request === request) this.#resource.role = 'secondary';
       context.localFailed('metadata', errno);
       this.#finish({ message: 'the local disk failed', hint: 'see the log' });
     };
