@@ -82,6 +82,8 @@ export class Cluster {
   mayLose(machine: Machine): boolean {
     const { ledger } = this.#run;
     const other = this.#run.other(machine);
+    // A primary without its own copy has all it needs here, whatever its old disk holds.
+    if (other.isRemote) return false;
     return ledger.view(machine.node).unique === 0 && ledger.view(other.node).kind !== 'mixed';
   }
 
