@@ -90,6 +90,8 @@ export class RemoteState {
     let pending: Pending[] = [];
     this.isCommitting = false;
     if (wasActive) {
+      // Nothing more goes out before the peer marks what it takes.
+      this.io.streamLost();
       this.io.open();
       this.io.localGone();
     } else {

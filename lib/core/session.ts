@@ -154,7 +154,10 @@ export class Session implements LinkHandler, AckSink {
       this.end('the local copy was lost');
       return;
     }
-    this.remote ??= new RemotePrimary(this, this.#context, this.#host, lineage);
+    // A copy that was whole again meanwhile is another one to be given up, under a new id.
+    if (this.remote === null || this.phase === 'complete') {
+      this.remote = new RemotePrimary(this, this.#context, this.#host, lineage);
+    }
     this.remote.claim(DetachKeep.peer);
   }
 

@@ -82,6 +82,8 @@ export class Cluster {
   mayLose(machine: Machine): boolean {
     const { ledger } = this.#run;
     const other = this.#run.other(machine);
+    // A primary without its own copy has all it needs here, whatever its old disk holds.
+    if (other.isRemote) return false;
     return ledger.view(machine.node).unique === 0 && ledger.view(other.node).kind !== 'mixed';
   }
 
@@ -103,7 +105,8 @@ export class Cluster {
     const { resource } = node;
     const isBusy = machine.isAttaching || machine.isStopping || machine.isPromoting;
     if (resource?.isDiskless !== true || isBusy) return;
-    const isFresh = machine.isDiskBad || this.#random.chance(0.4);
+    const { isConfirmed } = resource.remote;
+    const isFresh = isConfirmed && (machine.isDiskBad || this.#random.chance(0.4));
     if (!isFresh && !node.disk.isIdle) return;
     if (isFresh) {
       node.exchange(node.newDisk({ ...node.image, copyId: this.#random.id64() }));
