@@ -43,6 +43,9 @@ export class Session implements LinkHandler, AckSink {
   readonly replica: Replica;
   readonly source: SyncSource;
   readonly numbers: PeerNumbers;
+  /** When it ended: writes that the peer has not flushed; answered ones that never reached it. */
+  hasUnflushed = false;
+  lostTail = false;
   /** Set while this primary relies on the peer's copy. */
   remote: RemotePrimary | null = null;
   /** Set in a session that an operator's decision between split copies made. */
@@ -243,6 +246,8 @@ export class Session implements LinkHandler, AckSink {
     this.remote?.pull?.stop();
     this.replica.detach();
     if (this.stream !== null) {
+      this.hasUnflushed = this.stream.hasUnflushed;
+      this.lostTail = this.#context.options.mode === 'async' && this.stream.hasUnansweredData;
       this.#host.useStream(null);
       this.stream.end();
     }
@@ -456,6 +461,7 @@ export class Session implements LinkHandler, AckSink {
       this.#server.begin(verdict.full, peer.attachment === Attachment.diskless);
       return;
     }
+    if (!this.#host.acceptsPeer(peer)) return;
     const lineage = this.#host.claims;
     if (lineage === null) {
       throw new HastError('HAST_E_PROTOCOL', 'this primary does not rely on the peer\'s copy');
