@@ -9,9 +9,10 @@ import * as path from 'node:path';
 import { HastError, errnoName, errorText } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { within } from './deadline.ts';
+import type { LocalOperations } from './local-guard.ts';
 
 /** What the kernel is asked for; replaced in tests. None of them may block the event loop. */
-export interface DeviceOperations {
+export interface DeviceOperations extends LocalOperations {
   /** A new /dev/fuse description, not mounted yet. */
   openFuse(): Promise<number>;
   closeFuse(fd: number): Promise<void>;
