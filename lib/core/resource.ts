@@ -471,6 +471,7 @@ export class Resource implements SessionHost, AppIoHost, LinkerHost {
   giveUpCopy(why: string): void {
     this.remote.localWord = 'detached';
     this.context.events.event({ kind: 'detach' });
+    this.session?.bye(why);
     this.#fail(why, false);
   }
 
@@ -489,7 +490,8 @@ export class Resource implements SessionHost, AppIoHost, LinkerHost {
     if (stalls) this.io.stall();
     this.context.log.error({ why }, 'the resource failed');
     // At once: requests are answered below, and their memory must not be sent any more.
-    this.session?.end(why);
+    if (this.role === 'primary') this.session?.end(why);
+    else this.session?.copyFailed(why);
     this.linker.stop();
     this.io.recheck();
     this.#roleChange.poke();

@@ -27,6 +27,7 @@ import type { SessionHost, SessionPhase } from './session-host.ts';
 import { SyncSource } from './sync-source.ts';
 import { SyncTarget } from './sync-target.ts';
 
+const errnoIo = 5;
 const verdictCode = { source: 1, target: 2, undecided: 3, refuse: 4 } as const;
 
 export class Session implements LinkHandler, AckSink {
@@ -61,6 +62,7 @@ export class Session implements LinkHandler, AckSink {
   #peerVerdict: number | null = null;
   #heardAt: number;
   #turnAsked = false;
+  #nacked = false;
   #onGeneration: (() => void) | null = null;
 
   constructor(context: CoreContext, host: SessionHost, open: OpenLink) {
@@ -132,6 +134,15 @@ export class Session implements LinkHandler, AckSink {
     if (this.phase === 'ended') return;
     this.turnEnd();
     this.#link.send(bodyFrame(FrameType.bye, Buffer.from(reason.slice(0, 1000), 'utf8')));
+    this.#stop();
+    this.#link.finish();
+    this.#host.sessionEnded(this, reason);
+  }
+
+  /** The copy of this secondary failed: the peer hears it, and nothing more is acknowledged. */
+  copyFailed(reason: string): void {
+    if (this.phase === 'ended') return;
+    if (!this.#nacked) this.#link.send(plainFrame(FrameType.nack, 0, errnoIo));
     this.#stop();
     this.#link.finish();
     this.#host.sessionEnded(this, reason);
@@ -218,6 +229,7 @@ export class Session implements LinkHandler, AckSink {
 
   failed(seq: number, errno: number): void {
     this.#acks.flush();
+    this.#nacked = true;
     this.#link.send(plainFrame(FrameType.nack, seq, errno));
   }
 
