@@ -62,6 +62,7 @@ export const mutants: readonly Mutant[] = [
     name: 'clear-without-the-local-flush', file: stream, rule: 'clear last', seeds: 400,
     find: 'if (epoch.localDone && epoch.acked) this.#context',
     replace: 'if (epoch.acked) this.#context',
+    faults: ['power', 'cut', 'slow-disk'],
   },
   {
     name: 'clear-without-the-peer\'s-flush', file: stream, rule: 'clear last', seeds: 400,
@@ -106,6 +107,7 @@ export const mutants: readonly Mutant[] = [
     seeds: 300,
     find: 'if (!localDone) return false;\n  if (!peerCounts) return alone;\n  switch (mode) {',
     replace: 'if (!peerCounts) return localDone && alone;\n  switch (mode) {',
+    faults: ['power', 'kill', 'power-both', 'slow-disk'],
   },
   {
     name: 'alone-without-a-record', file: appIo, rule: 'generations', seeds: 100,
@@ -138,6 +140,7 @@ export const mutants: readonly Mutant[] = [
     name: 'no-barrier', file: replica, rule: 'order (async)', seeds: 800,
     find: 'if (this.#isHeld()) batch.held.push(item);',
     replace: 'if (this.#failed) batch.held.push(item);',
+    faults: ['power', 'slow-disk', 'pair-crash'],
   },
   {
     name: 'peer-flush-overtakes', file: replica, rule: 'order', seeds: 300,
@@ -160,6 +163,7 @@ export const mutants: readonly Mutant[] = [
     name: 'no-inconsistent-record', file: syncTarget, rule: 'both maps', seeds: 800,
     find: 'dataState: DataState.inconsistent, syncGeneration: (session.peer as Hello).generation,',
     replace: 'syncGeneration: (session.peer as Hello).generation,',
+    faults: ['power', 'power-both', 'pair-crash', 'force-other', 'swap', 'cut'],
   },
   {
     name: 'done-before-the-flush', file: syncSource, rule: 'both maps', seeds: 2500,
@@ -171,11 +175,13 @@ export const mutants: readonly Mutant[] = [
     name: 'marks-handed-over-are-not-durable', file: syncSource, rule: 'both maps', seeds: 800,
     find: "tracker.persistAll(() => {\n      if (session.phase !== 'map') return;",
     replace: "((then: () => void) => then())(() => {\n      if (session.phase !== 'map') return;",
+    faults: ['power', 'power-both', 'pair-crash', 'swap', 'cut'],
   },
   {
     name: 'the-target-keeps-its-map', file: session, rule: 'both maps', seeds: 300,
     find: "if (kind === 'target') this.#target.sendMap();",
     replace: "if (kind === 'target') this.#link.send(plainFrame(FrameType.mapEnd));",
+    faults: ['pair-crash', 'swap', 'cut', 'promote-other', 'kill'],
   },
   {
     name: 'never-a-full-copy', file: 'lib/core/generation.ts', rule: 'generations', seeds: 300,
@@ -186,11 +192,13 @@ export const mutants: readonly Mutant[] = [
     name: 'a-fork-is-overwritten', file: 'lib/core/generation.ts', rule: 'generations', seeds: 500,
     find: "{ row: 'K-forked', refuse: 'split-brain', when: (a, b) =>",
     replace: "{ row: 'K-forked', wins: (a, b) => a.copyId > b.copyId &&",
+    faults: ['split', 'force-both', 'partition'],
   },
   {
     name: 'promotion-without-the-received-frames', file: roleChange, rule: 'promotion', seeds: 800,
     find: 'this.#resource.drained(() => context.disk.flush((errno) => {',
     replace: '((then: () => void) => then())(() => context.disk.flush((errno) => {',
+    faults: ['slow-disk', 'swap', 'power', 'kill', 'promote-other'],
   },
   {
     name: 'promotion-without-a-question', file: 'lib/core/promotion.ts', rule: 'promotion',
@@ -209,6 +217,7 @@ export const mutants: readonly Mutant[] = [
     rule: 'nothing dead lands', seeds: 300,
     find: 'if (this.disk.isBusy) this.disk.whenQuiet(() => this.#open(alive));',
     replace: 'if (this.disk.size === 0) this.disk.whenQuiet(() => this.#open(alive));',
+    faults: ['kill', 'kill-both', 'slow-disk', 'crash-in-start'],
   },
   {
     name: 'a-start-trusts-what-it-read', file: 'lib/core/map-writer.ts', rule: 'torn metadata',
