@@ -101,7 +101,15 @@ export class Operator {
 
   /** A primary without a local copy takes `disk`, which the peer brings up to date. */
   attach(disk: DiskPort, localSize: number, done: CommandDone): void {
-    const { context, isDiskless, remote } = this.#resource;
+    const { context, isDiskless, remote, failed, failure } = this.#resource;
+    if (failed) {
+      done({
+        message: failure,
+        hint: 'replace the disk, then: hastctl role secondary --force NAME, which takes the ' +
+          'device away',
+      });
+      return;
+    }
     if (!isDiskless) {
       done({ message: 'a local copy is attached', hint: 'hastctl detach NAME lets go of it' });
       return;

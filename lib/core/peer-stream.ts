@@ -152,6 +152,11 @@ export class PeerStream implements UnflushedBlocks {
     return !this.#open.isEmpty || this.#epochs.length > 0;
   }
 
+  /** A write is on its way that the peer has not executed, as far as is known. */
+  get hasUnansweredData(): boolean {
+    return this.#ring.some((item) => item !== null && !(item instanceof Epoch) && !isRead(item));
+  }
+
   /** Blocks wait for a number of the peer. */
   get hasSettled(): boolean {
     return !this.#settled.isEmpty && this.#numbering === null;

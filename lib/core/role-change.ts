@@ -65,7 +65,7 @@ export class RoleChange {
 
   /** Something changed that a waiting promotion may depend on. */
   poke(): void {
-    if (this.#resource.failed) this.#stopEnd?.();
+    if (this.#resource.failed || this.#resource.isDiskless) this.#stopEnd?.();
     const request = this.#request;
     if (request === null) return;
     const { context, session, linker, role } = this.#resource;
@@ -165,6 +165,8 @@ export class RoleChange {
     const { context } = this.#resource;
     context.log.info({ row: answer.row, forced: answer.forced }, 'promotion');
     const fail = (errno: number): void => {
+      // Refused: it must not go on through the peer, as a primary would.
+      if (this.#request === request) this.#resource.role = 'secondary';
       context.localFailed('metadata', errno);
       this.#finish({ message: 'the local disk failed', hint: 'see the log' });
     };

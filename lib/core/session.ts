@@ -27,6 +27,7 @@ import type { SessionHost, SessionPhase } from './session-host.ts';
 import { SyncSource } from './sync-source.ts';
 import { SyncTarget } from './sync-target.ts';
 
+const errnoIo = 5;
 const verdictCode = { source: 1, target: 2, undecided: 3, refuse: 4 } as const;
 
 export class Session implements LinkHandler, AckSink {
@@ -43,6 +44,9 @@ export class Session implements LinkHandler, AckSink {
   readonly replica: Replica;
   readonly source: SyncSource;
   readonly numbers: PeerNumbers;
+  /** When it ended: writes that the peer has not flushed; answered ones that never reached it. */
+  hasUnflushed = false;
+  lostTail = false;
   /** Set while this primary relies on the peer's copy. */
   remote: RemotePrimary | null = null;
   /** Set in a session that an operator's decision between split copies made. */
@@ -58,6 +62,7 @@ export class Session implements LinkHandler, AckSink {
   #peerVerdict: number | null = null;
   #heardAt: number;
   #turnAsked = false;
+  #nacked = false;
   #onGeneration: (() => void) | null = null;
 
   constructor(context: CoreContext, host: SessionHost, open: OpenLink) {
@@ -134,6 +139,15 @@ export class Session implements LinkHandler, AckSink {
     this.#host.sessionEnded(this, reason);
   }
 
+  /** The copy of this secondary failed: the peer hears it, and nothing more is acknowledged. */
+  copyFailed(reason: string): void {
+    if (this.phase === 'ended') return;
+    if (!this.#nacked) this.#link.send(plainFrame(FrameType.nack, 0, errnoIo));
+    this.#stop();
+    this.#link.finish();
+    this.#host.sessionEnded(this, reason);
+  }
+
   /** Sends the acknowledgements gathered since the last turn. */
   turnEnd(): void {
     this.#turnAsked = false;
@@ -154,7 +168,10 @@ export class Session implements LinkHandler, AckSink {
       this.end('the local copy was lost');
       return;
     }
-    this.remote ??= new RemotePrimary(this, this.#context, this.#host, lineage);
+    // A copy that was whole again meanwhile is another one to be given up, under a new id.
+    if (this.remote === null || this.phase === 'complete') {
+      this.remote = new RemotePrimary(this, this.#context, this.#host, lineage);
+    }
     this.remote.claim(DetachKeep.peer);
   }
 
@@ -212,6 +229,7 @@ export class Session implements LinkHandler, AckSink {
 
   failed(seq: number, errno: number): void {
     this.#acks.flush();
+    this.#nacked = true;
     this.#link.send(plainFrame(FrameType.nack, seq, errno));
   }
 
@@ -240,6 +258,8 @@ export class Session implements LinkHandler, AckSink {
     this.remote?.pull?.stop();
     this.replica.detach();
     if (this.stream !== null) {
+      this.hasUnflushed = this.stream.hasUnflushed;
+      this.lostTail = this.#context.options.mode === 'async' && this.stream.hasUnansweredData;
       this.#host.useStream(null);
       this.stream.end();
     }
@@ -453,6 +473,7 @@ export class Session implements LinkHandler, AckSink {
       this.#server.begin(verdict.full, peer.attachment === Attachment.diskless);
       return;
     }
+    if (!this.#host.acceptsPeer(peer)) return;
     const lineage = this.#host.claims;
     if (lineage === null) {
       throw new HastError('HAST_E_PROTOCOL', 'this primary does not rely on the peer\'s copy');

@@ -35,7 +35,7 @@ export class RemoteWatch {
     const problem = run.ledger.sectorProblem(
       view, peer.node.disk.durable, peer.dataOffset, entry.first, entry.last,
     );
-    if (problem !== null) run.fail(`${node.name}: answered and not durable on the peer: ${problem}`);
+    if (problem !== null) run.fail(`${node.name}: answered, not durable on the peer: ${problem}`);
     run.counts.acksRemote++;
   }
 
@@ -52,7 +52,7 @@ export class RemoteWatch {
       (block.flags & SuperblockFlag.keeper) !== 0;
     if (!isKept) return 'answered by a copy that has no durable record of being the only one';
     const relied = machine.node.running.remote.lineage?.generation;
-    return block.generation === relied ? null : 'answered under another generation than the peer\'s';
+    return block.generation === relied ? null : 'answered under a generation not the peer\'s';
   }
 
   #begins(machine: Machine): void {
@@ -60,10 +60,7 @@ export class RemoteWatch {
     trace.line(machine.name, 'relies on the peer');
     counts.remote++;
     machine.wasServed = machine.isOrphaned = false;
-    const view = ledger.view(machine.node);
-    view.kind = 'mixed';
-    view.isTainted = false;
-    view.leader = null;
+    ledger.view(machine.node).leader = null;
     const peer = ledger.view(this.#run.other(machine).node);
     if (peer.leader === machine.name) peer.leader = null;
     if (peer.kind !== 'stream') ledger.pushOpen(machine.node);
@@ -76,6 +73,10 @@ export class RemoteWatch {
     const view = ledger.view(peer.node);
     const { disk } = peer.node;
     machine.wasServed = true;
+    // Before this moment nothing was answered: whoever starts again has all there was.
+    const own = ledger.view(machine.node);
+    own.kind = 'mixed';
+    own.isTainted = false;
     trace.line(machine.name, `is served by a copy that is ${view.kind}`);
     if (view.kind === 'mixed' && !view.isTainted) {
       this.#run.fail(`${machine.name} relies on a half-finished copy`);

@@ -21,6 +21,7 @@ import { describeOptions, type SimOptions } from './options.ts';
 import { finish } from './finish.ts';
 import { LinkTaps } from './link-taps.ts';
 import { RemoteWatch } from './remote.ts';
+import { Resolver } from './resolver.ts';
 import { Trace } from './trace.ts';
 
 const targetPhases: ReadonlySet<string> = new Set(['waiting', 'syncing', 'adopting', 'taking']);
@@ -50,6 +51,7 @@ export class SimRun implements LedgerHost {
   readonly counts: Counts = noCounts();
   readonly taps: LinkTaps;
   readonly remote: RemoteWatch;
+  readonly resolver: Resolver;
   requestsLeft: number;
   readonly #generations = new GenerationCheck();
   readonly #verbose: boolean;
@@ -75,9 +77,10 @@ export class SimRun implements LedgerHost {
     this.machines = [new Machine(this, this.pair.a), new Machine(this, this.pair.b)];
     this.forks = new ForkCheck(this);
     this.cluster = new Cluster(this);
-    for (const machine of this.machines) this.#prepare(machine);
+    for (const machine of this.machines) machine.listen();
     this.taps = new LinkTaps(this, settings.verbose);
     this.remote = new RemoteWatch(this);
+    this.resolver = new Resolver(this);
   }
 
   /** Throws what is wrong. */
@@ -229,6 +232,8 @@ export class SimRun implements LedgerHost {
     if (isStale && !forced) {
       this.fail(`${node.name}: a half-finished copy was promoted without force`);
     }
+    // A rolled back copy, forced: a person gave up what was written since.
+    if (forced && view.isTainted) follower.unique = 0;
     const problem = ledger.problem(node, node.disk.cache, machine.dataOffset, false);
     if (problem !== null) this.fail(`promotion: ${problem}`);
     view.adopt(node.disk.cache, machine.dataOffset);
@@ -329,7 +334,10 @@ export class SimRun implements LedgerHost {
     view.isTainted = true;
     view.isRelated = false;
     view.leader = null;
-    this.#lost(machine);
+    const other = this.other(machine).node;
+    // Put back what was taken away before: nobody lacks anything.
+    if (node.data().equals(other.data())) this.ledger.view(other).unique = 0;
+    else this.#lost(machine);
   }
 
   /** What this copy held is gone: the other one is the only one that has it. */
@@ -361,21 +369,6 @@ export class SimRun implements LedgerHost {
     return `${this.pair.describe()}\n${views.join('\n')}`;
   }
 
-  #prepare(machine: Machine): void {
-    const { node } = machine;
-    node.linger = true;
-    if (this.trace.isRead) node.log = this.trace.logger(node.name);
-    node.onEvent = (event) => {
-      this.trace.line(node.name, `event ${event.kind}`);
-      if (event.kind === 'split-brain') {
-        machine.splitBrains++;
-        this.counts.splitBrains++;
-        this.forks.flagged(machine);
-      }
-      if (event.kind === 'syncdone') this.counts.syncs++;
-    };
-  }
-
   #observe(machine: Machine): void {
     const { node } = machine;
     const { phase } = node;
@@ -385,6 +378,7 @@ export class SimRun implements LedgerHost {
       this.#era++;
       this.trace.line(node.name, `${before} -> ${phase}`);
       if (targetPhases.has(phase) && !targetPhases.has(before)) this.#becomesTarget(machine);
+      if (phase === 'syncing') this.#isFilled(machine);
       if (phase === 'adopting') this.#adopts(machine);
       if (phase === 'complete' && before === 'adopting') this.#adopted(machine);
     }
@@ -392,7 +386,7 @@ export class SimRun implements LedgerHost {
     const role = node.resource?.role ?? 'none';
     if (role !== machine.role) {
       if (machine.role === 'none') this.started(machine);
-      if (role === 'primary') machine.before = machine.meta.superblock()?.generation ?? 0n;
+      if (role === 'primary') this.#takesRole(machine);
       machine.role = role;
       this.trace.line(node.name, `role ${role}`);
     }
@@ -421,6 +415,18 @@ export class SimRun implements LedgerHost {
     if (view.kind === 'mixed') view.isTainted = true;
   }
 
+  /** Durable soon, whether or not the promotion is ever answered. */
+  #takesRole(machine: Machine): void {
+    machine.before = machine.meta.superblock()?.generation ?? 0n;
+    const view = this.ledger.view(machine.node);
+    if (machine.isForcing && view.kind === 'mixed') view.isTainted = true;
+  }
+
+  /** The source's bytes come in from here on. Two copies nobody ever wrote stay equal. */
+  #isFilled(machine: Machine): void {
+    if (this.ledger.hasBegun) this.ledger.view(machine.node).kind = 'mixed';
+  }
+
   #becomesTarget(machine: Machine): void {
     const { ledger } = this;
     this.#adoptedUnheard(this.other(machine));
@@ -430,8 +436,8 @@ export class SimRun implements LedgerHost {
       this.fail(`${machine.name} is about to be overwritten and holds ` +
         `${view.unique} acknowledged writes that nobody else has`);
     }
-    // Two copies that nobody ever wrote are equal all the time.
-    if (ledger.hasBegun) view.kind = 'mixed';
+    // What waits only is what it was, unless writes are under way; see also writing().
+    if (this.other(machine).node.open.size > 0) this.#isFilled(machine);
     view.leader = null;
   }
 
@@ -444,6 +450,7 @@ export class SimRun implements LedgerHost {
   /** The copy of `machine` is equal to the one of `leader` from here on. */
   follow(machine: Machine, leader: Machine): void {
     const { ledger, options } = this;
+    this.#adoptedUnheard(leader);
     const view = ledger.view(machine.node);
     const source = ledger.view(leader.node);
     if (source.kind === 'mixed' && !source.isTainted) {
