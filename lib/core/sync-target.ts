@@ -49,14 +49,22 @@ export class SyncTarget {
     sendMaps(this.#session, [peerStale, localStale], false);
   }
 
-  beInconsistent(): void {
+  /** The source would copy now. */
+  begin(): void {
+    const { tail } = this.#host;
+    if (tail.isOwed(this.#session)) tail.keep(this.#session, () => this.#beInconsistent());
+    else this.#beInconsistent();
+  }
+
+  #beInconsistent(): void {
     const session = this.#session;
     const { store } = this.#context;
-    const { createdZeroed, assumeClean } = SuperblockFlag;
+    const { createdZeroed, assumeClean, asyncPrimary } = SuperblockFlag;
     const patch = {
       dataState: DataState.inconsistent, syncGeneration: (session.peer as Hello).generation,
-      // What is copied now is in no map of this copy: it began with zeros no longer.
-      flags: store.value.flags & ~(createdZeroed | assumeClean),
+      // What is copied now is in no map of this copy: it began with zeros no longer. What only
+      // this copy had is kept.
+      flags: store.value.flags & ~(createdZeroed | assumeClean | asyncPrimary),
     };
     session.phase = 'syncing';
     store.update(patch, (errno) => {
@@ -80,10 +88,11 @@ export class SyncTarget {
       }
       // A later session may have made this copy a target again: then it is not consistent.
       if (session.phase !== 'adopting') return;
-      const { primaryActive, forced, forcedIneligible, keeper } = SuperblockFlag;
+      const { primaryActive, asyncPrimary, forced, forcedIneligible, keeper } = SuperblockFlag;
+      const ended = primaryActive | asyncPrimary | forced | forcedIneligible | keeper;
       store.update({
         ...lineage, dataState: DataState.consistent, syncGeneration: 0n,
-        flags: store.value.flags & ~(primaryActive | forced | forcedIneligible | keeper),
+        flags: store.value.flags & ~ended,
         peerState: PeerState.complete, peerCopyId: peer.copyId, peerNode: peer.node,
         peerGeneration: lineage.generation, peerSessionNumber: peer.sessionNumber,
         contactAt: clock.wallSeconds(),

@@ -23,7 +23,9 @@ import { finish } from './finish.ts';
 import { StreamLog } from './stream-log.ts';
 import { Trace } from './trace.ts';
 
-const targetPhases: ReadonlySet<string> = new Set(['waiting', 'syncing', 'adopting']);
+const targetPhases: ReadonlySet<string> = new Set(
+  ['waiting', 'keeping', 'syncing', 'adopting'],
+);
 const stepsMax = 400_000;
 
 export interface RunResult {
