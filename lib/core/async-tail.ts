@@ -84,9 +84,12 @@ export class AsyncTail {
       !tracker.peerStale.isEmpty && session.resolve === null;
   }
 
-  /** Keeps it, then calls `done`; where that fails the session ends, and is tried again later. */
-  keep(session: Session, done: () => void): void {
-    new TailKeeper(this.#resource, session, done).start();
+  /**
+   * Keeps it, then calls `done`; where that fails the session ends, and is tried again later.
+   * `source`: the generation that is to replace this copy's.
+   */
+  keep(session: Session, source: bigint, done: () => void): void {
+    new TailKeeper(this.#resource, session, done).start(source);
   }
 
   get #isRecorded(): boolean {
@@ -112,14 +115,14 @@ class TailKeeper {
     this.#done = done;
   }
 
-  start(): void {
+  start(source: bigint): void {
     const { store, options, mediaSize, clock, undo, log } = this.#resource.context;
     const peer = this.#session.peer as Hello;
     const { copyId, generation } = store.value;
     this.#session.phase = 'keeping';
     log.info({}, 'what only this copy has is kept before it is overwritten');
     undo.create({
-      copyId, generation, keptCopyId: peer.copyId, keptGeneration: peer.generation,
+      copyId, generation, keptCopyId: peer.copyId, keptGeneration: source,
       resource: options.resource, mediaSize, createdAt: clock.wallSeconds(),
       discarded: UndoSide.local,
     }, (errno, sink) => {

@@ -33,10 +33,17 @@ export class Checkpoints {
     if (tracker.hasLocalUnflushed) {
       if (tracker.isIdle) this.#flushLocal();
     } else if (isOpen && stream.hasUnflushed) {
-      io.flushBoth(stream, () => tracker.checkpoint(() => undefined));
+      io.flushBoth(stream, () => this.#settle());
+    } else if (isOpen && stream.hasSettled) {
+      this.#settle();
     } else if (tracker.isIdle) {
       tracker.checkpoint(() => undefined);
     }
+  }
+
+  #settle(): void {
+    const { session, context } = this.#resource;
+    session?.numbers.settle(() => context.tracker.checkpoint(() => undefined));
   }
 
   /** What arrived from the peer is flushed here, so that its marks can go. */

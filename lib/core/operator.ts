@@ -101,9 +101,25 @@ export class Operator {
 
   /** A primary without a local copy takes `disk`, which the peer brings up to date. */
   attach(disk: DiskPort, localSize: number, done: CommandDone): void {
-    const { context, isDiskless, remote } = this.#resource;
+    const { context, isDiskless, remote, failed, failure } = this.#resource;
+    if (failed) {
+      done({
+        message: failure,
+        hint: 'replace the disk, then: hastctl role secondary --force NAME, which takes the ' +
+          'device away',
+      });
+      return;
+    }
     if (!isDiskless) {
       done({ message: 'a local copy is attached', hint: 'hastctl detach NAME lets go of it' });
+      return;
+    }
+    if (!remote.isConfirmed) {
+      // The new disk could not tell the peer whose data it is to get.
+      done({
+        message: 'the peer has not taken over yet',
+        hint: 'mend the connection to it; when hastctl status says diskless, try again',
+      });
       return;
     }
     let isOver = false;

@@ -11,7 +11,7 @@ export function ownHello(resource: Resource, instance: bigint): Hello {
   const { store, tracker, options } = resource.context;
   const block = store.value;
   return {
-    versionMin: 1, versionMax: 1, features: Feature.remote, copyId: block.copyId,
+    versionMin: 1, versionMax: 1, features: Feature.remote | Feature.numbers, copyId: block.copyId,
     mediaSize: block.mediaSize, sectorSize: block.sectorSize, extentSize: block.extentSize,
     role: resource.role === 'primary' ? WireRole.primary : WireRole.secondary,
     dataState: block.dataState, replication: modeCode[options.mode], flags: block.flags,

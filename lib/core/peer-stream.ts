@@ -7,7 +7,9 @@
  * - `open` holds the blocks of writes that returned locally and whose frames are in the stream;
  *   an epoch holds those of them that precede one flush frame. They are forgotten only when that
  *   flush was acknowledged by the peer *and* a local flush begun at the same time returned;
- *   everything else becomes stale at the peer when the session ends.
+ *   everything else becomes stale at the peer when the session ends;
+ * - what was flushed stays marked until the peer has a durable number of a later date: an older
+ *   image of its disk then shows by a lower number, and its marks are not missed.
  *
  * Hot path: send() and the acknowledgements run once per write.
  */
@@ -113,10 +115,20 @@ export class PeerStream implements UnflushedBlocks {
   #waiting: RoomWaiter[] = [];
   #open: BlockMap;
   #epochs: Epoch[] = [];
+  /** Flushed on both copies; before, and while, the peer is asked for a number. */
+  #settled: BlockMap;
+  #numbering: BlockMap | null = null;
+  readonly #takesNumbers: boolean;
   #ended = false;
 
-  constructor(context: CoreContext, link: LinkPort, windowFrames: number, windowBytes: number) {
+  /** `takesNumbers`: the peer knows `number` frames; without, what is flushed is clean at once. */
+  constructor(
+    context: CoreContext, link: LinkPort, windowFrames: number, windowBytes: number,
+    takesNumbers: boolean,
+  ) {
     this.#context = context;
+    this.#takesNumbers = takesNumbers;
+    this.#settled = new BlockMap(context.mediaSize);
     this.#link = link;
     this.#windowFrames = Math.min(windowFrames, limits.windowFrames);
     this.#windowBytes = windowBytes;
@@ -138,6 +150,29 @@ export class PeerStream implements UnflushedBlocks {
 
   get hasUnflushed(): boolean {
     return !this.#open.isEmpty || this.#epochs.length > 0;
+  }
+
+  /** A write is on its way that the peer has not executed, as far as is known. */
+  get hasUnansweredData(): boolean {
+    return this.#ring.some((item) => item !== null && !(item instanceof Epoch) && !isRead(item));
+  }
+
+  /** Blocks wait for a number of the peer. */
+  get hasSettled(): boolean {
+    return !this.#settled.isEmpty && this.#numbering === null;
+  }
+
+  /** The peer is asked for a number now; what was flushed so far is clean when it is durable. */
+  numberAsked(): void {
+    this.#numbering = this.#settled;
+    this.#settled = new BlockMap(this.#context.mediaSize);
+  }
+
+  /** The peer's number is durable there, and recorded durably here. */
+  numbered(): void {
+    const blocks = this.#numbering;
+    this.#numbering = null;
+    if (blocks !== null && !this.#ended) this.#context.tracker.covered(blocks.regions());
   }
 
   get epochsInFlight(): number {
@@ -281,8 +316,9 @@ export class PeerStream implements UnflushedBlocks {
     if (this.#ended) return;
     const kept: Epoch[] = [];
     for (const epoch of this.#epochs) {
-      if (epoch.localDone && epoch.acked) this.#context.tracker.covered(epoch.blocks.regions());
-      else kept.push(epoch);
+      if (!epoch.localDone || !epoch.acked) kept.push(epoch);
+      else if (this.#takesNumbers) this.#settled.merge(epoch.blocks);
+      else this.#context.tracker.covered(epoch.blocks.regions());
     }
     this.#epochs = kept;
   }
@@ -294,6 +330,8 @@ export class PeerStream implements UnflushedBlocks {
     const { tracker } = this.#context;
     tracker.mergeStale(this.#open);
     for (const epoch of this.#epochs) tracker.mergeStale(epoch.blocks);
+    tracker.mergeStale(this.#settled);
+    if (this.#numbering !== null) tracker.mergeStale(this.#numbering);
     if (tracker.unflushed === this) tracker.forgetUnflushed();
     const items = this.#ring.filter((item) => item !== null);
     items.sort((one, other) => one.seq - other.seq);
@@ -306,6 +344,8 @@ export class PeerStream implements UnflushedBlocks {
 
   collect(region: number, target: Uint8Array): boolean {
     let found = orBits(this.#open.bits(region), target);
+    if (orBits(this.#settled.bits(region), target)) found = true;
+    if (this.#numbering !== null && orBits(this.#numbering.bits(region), target)) found = true;
     for (const epoch of this.#epochs) {
       if (orBits(epoch.blocks.bits(region), target)) found = true;
     }
@@ -313,7 +353,9 @@ export class PeerStream implements UnflushedBlocks {
   }
 
   hasFull(region: number): boolean {
-    return this.#open.isFull(region) || this.#epochs.some((epoch) => epoch.blocks.isFull(region));
+    return this.#open.isFull(region) || this.#settled.isFull(region) ||
+      this.#numbering?.isFull(region) === true ||
+      this.#epochs.some((epoch) => epoch.blocks.isFull(region));
   }
 
   #answered(item: StreamItem, errno: number): void {

@@ -130,6 +130,8 @@ export class RemoteIo {
   takeQueue(): AppRequest[] {
     const queue = this.#gate?.queue ?? [];
     this.#gate = null;
+    // Another loss of the local copy begins with a new agreement, perhaps over this very stream.
+    this.#stream = null;
     return queue;
   }
 

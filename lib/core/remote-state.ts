@@ -28,6 +28,27 @@ export interface Attachment
   onEarlyError: ((errno: number) => void) | null;
 }
 
+/** What a complete peer had of the writes that were answered. */
+interface Contact {
+  /** Process of the peer that holds in memory what it has not flushed. */
+  instance: bigint;
+  hasUnflushed: boolean;
+  /** Async: something answered never reached it. */
+  hasTail: boolean;
+  /** What both had; this node's own may be another by the time the copy is lost. */
+  lineage: Lineage;
+}
+
+function contactOf(session: Session, { generation, history }: Lineage): Contact {
+  const { stream } = session;
+  return {
+    instance: session.peer?.instance ?? 0n,
+    hasUnflushed: stream?.ended === false ? stream.hasUnflushed : session.hasUnflushed,
+    hasTail: session.lostTail,
+    lineage: { generation, history },
+  };
+}
+
 const watchMsMax = 1000;
 
 export class RemoteState {
@@ -39,15 +60,21 @@ export class RemoteState {
   reason = '';
   /** The lineage of the peer's copy that this primary relies on; null while its own copy counts. */
   lineage: Lineage | null = null;
+  /** Of a primary: what the complete peer had when contact broke; null once it is behind. */
+  lastContact: Contact | null = null;
   /** A lineage that the peer is asked to take in the place of the one it has; null for none. */
   #next: Lineage | null = null;
   /** The peer's map was taken: what is not local-stale here is as new as the peer's. */
   isMapKnown = false;
+  /** The peer said that it holds the present lineage; before that it may hold the one before. */
+  isConfirmed = false;
   /** The record that the own copy counts again is being written: no request is under way. */
   isCommitting = false;
   readonly io: RemoteIo;
 
   readonly #resource: Resource;
+  /** What was not yet confirmed when the copy was lost. */
+  #reliesOn: Contact | null = null;
 
   constructor(resource: Resource) {
     this.#resource = resource;
@@ -81,12 +108,15 @@ export class RemoteState {
     this.isDiskless = true;
     this.localWord = word;
     this.reason = why;
-    this.#dropDisk();
     const wasActive = this.lineage !== null;
+    if (!wasActive) this.#relyOn(session);
     this.lineage ??= this.#newLineage();
+    this.#dropDisk(this.lineage);
     let pending: Pending[] = [];
     this.isCommitting = false;
     if (wasActive) {
+      // Nothing more goes out before the peer marks what it takes.
+      this.io.streamLost();
       this.io.open();
       this.io.localGone();
     } else {
@@ -103,13 +133,28 @@ export class RemoteState {
   ready(stream: PeerStream): void {
     this.lineage = this.claim;
     this.#next = null;
+    this.isConfirmed = true;
     // In memory only: what the next handshake says of this node.
     if (this.isDiskless) this.#resource.context.store.update({ ...this.lineage }, () => undefined);
     this.io.useStream(stream);
   }
 
-  /** The session ended; requests wait for the next. */
-  streamLost(): void {
+  /** Everything answered before the copy was lost is in the memory of this peer, or durable. */
+  acceptsPeer(instance: bigint): boolean {
+    const contact = this.#reliesOn;
+    if (this.isConfirmed || contact === null) return true;
+    return !contact.hasTail && (!contact.hasUnflushed || contact.instance === instance);
+  }
+
+  /** Requests wait for the next session. */
+  sessionEnded(session: Session): void {
+    const isPrimary = this.#resource.role === 'primary';
+    if (session.endedIn === 'complete' && isPrimary) {
+      this.lastContact = contactOf(session, this.#resource.context.store.value);
+    }
+    if (!this.isConfirmed && this.#reliesOn !== null && session.lostTail) {
+      this.#reliesOn = { ...this.#reliesOn, hasTail: true };
+    }
     this.io.streamLost();
     if (!this.isCommitting) this.io.open();
   }
@@ -128,6 +173,7 @@ export class RemoteState {
     const { random } = this.#resource.context;
     const { generation, history } = lineage;
     this.lineage = lineage;
+    this.isConfirmed = false;
     this.isMapKnown = false;
     this.#next = { generation: random.id64(), history: withAncestor(history, generation) };
   }
@@ -171,21 +217,38 @@ export class RemoteState {
   #peerCanTakeOver(): boolean {
     const { session } = this.#resource;
     if (this.lineage !== null) return true;
-    return session !== null && session.isComplete && session.supportsRemote;
+    if (session !== null) return session.isComplete && session.supportsRemote;
+    // The link is down: the peer has everything answered so far, if nothing was answered alone.
+    const { lastContact } = this;
+    return lastContact !== null && !this.#resource.aloneRecorded && !lastContact.hasTail;
+  }
+
+  /** What the peer must still have: `confirmed` once it said that all of it is durable there. */
+  #relyOn(session: Session | null): void {
+    const { store } = this.#resource.context;
+    this.isConfirmed = false;
+    this.#reliesOn = session === null ? this.lastContact : contactOf(session, store.value);
   }
 
   #newLineage(): Lineage {
     const { store, random } = this.#resource.context;
-    const { generation, history, peerGeneration } = store.value;
+    const { generation, history } = this.#reliesOn?.lineage ?? store.value;
+    const { peerGeneration } = store.value;
     return {
       generation: random.id64(), history: withAncestor(history, generation, peerGeneration),
     };
   }
 
-  #dropDisk(): void {
+  #dropDisk(lineage: Lineage): void {
     const { context } = this.#resource;
     context.tracker.abandon();
-    context.store.abandon();
+    // A record of going alone may be under way: it is not what the peer shares.
+    const shared = this.#reliesOn?.lineage ?? {};
+    context.store.abandon({
+      ...shared, dataState: DataState.inconsistent, syncGeneration: lineage.generation,
+    });
+    context.store.update(shared, () => undefined);
+    this.#resource.aloneRecorded = false;
     context.locks = new RangeLocks();
     let waiting: (() => void)[] = [];
     context.disk = new AbsentDisk((run) => {

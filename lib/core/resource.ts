@@ -11,7 +11,6 @@ import { HastError } from '../base/errors.ts';
 import type { Hello, Lineage } from '../format/hello.ts';
 import type { Preface } from '../format/preface.ts';
 import { PeerState } from '../format/superblock.ts';
-import type { Statistics } from '../format/status.ts';
 import { AppIo, type AppIoHost } from './app-io.ts';
 import { AsyncTail } from './async-tail.ts';
 import type { BlockMap } from './block-map.ts';
@@ -19,6 +18,7 @@ import { Checkpoints } from './checkpoints.ts';
 import type { CoreContext, LocalOp } from './context.ts';
 import type { RefuseReason } from './generation.ts';
 import { Linker, type LinkerHost } from './linker.ts';
+import { noteContact } from './peer-contact.ts';
 import type { PeerStream } from './peer-stream.ts';
 import type { ConnectPort, OpenLink, Volume } from './ports.ts';
 import type { RemoteIo } from './remote-io.ts';
@@ -100,10 +100,6 @@ export class Resource implements SessionHost, AppIoHost, LinkerHost {
     return this.io;
   }
 
-  get statistics(): Statistics {
-    return this.context.statistics;
-  }
-
   /** Asks for the primary role; answered within `timeoutMs`. */
   promote(force: boolean, timeoutMs: number, done: PromoteDone): void {
     this.#roleChange.promote(force, timeoutMs, done);
@@ -130,6 +126,10 @@ export class Resource implements SessionHost, AppIoHost, LinkerHost {
     this.tail.record();
     this.io.recheck();
     this.#failWithoutData();
+    if (this.stalls && options.onNoData === 'fail') {
+      this.stalls = false;
+      this.io.failStalled();
+    }
   }
 
   turnEnd(): void {
@@ -211,6 +211,13 @@ export class Resource implements SessionHost, AppIoHost, LinkerHost {
     this.operator.resolution?.compare(session, peerMap, full);
   }
 
+  acceptsPeer(peer: Hello): boolean {
+    if (this.remote.acceptsPeer(peer.instance)) return true;
+    this.#fail('the local copy failed, and the peer has not everything that was answered',
+      this.context.options.onNoData === 'stall');
+    return false;
+  }
+
   mapKnown(): void {
     this.remote.isMapKnown = true;
   }
@@ -241,7 +248,10 @@ export class Resource implements SessionHost, AppIoHost, LinkerHost {
         this.context.localFailed('metadata', errno);
         return;
       }
+      // The copy was lost meanwhile: nothing is acknowledged alone.
+      if (this.remote.isActive) return;
       this.aloneRecorded = true;
+      this.remote.lastContact = null;
       this.context.log.warn({}, 'the peer is recorded as behind');
       for (const one of waiting) one();
       this.io.recheck();
@@ -267,25 +277,17 @@ export class Resource implements SessionHost, AppIoHost, LinkerHost {
   sessionConnected(session: Session): void {
     this.refusal = null;
     this.refusedPeer = null;
+    this.remote.lastContact = null;
     this.operator.resolution?.connected(session);
     this.#splitBrainSeen = '';
     this.disconnectedSince = null;
     this.peerDiskHasFailed = false;
     this.completeAtLastContact = session.verdict?.kind === 'source';
+    noteContact(this.context, session);
     this.linker.connected(session.peer?.node ?? '');
     this.context.log.info({ peer: session.peer?.node, verdict: session.verdict?.row }, 'connected');
     this.context.events.event({ kind: 'connect' });
-    if (session.verdict?.kind === 'target' && session.peer !== null) this.#meetData(session.peer);
     this.#roleChange.poke();
-  }
-
-  /** A fresh copy that has met a peer with data is not one that never had a peer. */
-  #meetData(peer: Hello): void {
-    const { store } = this.context;
-    if (store.value.generation !== 0n || peer.generation === 0n) return;
-    store.update({ peerCopyId: peer.copyId, peerNode: peer.node }, (errno) => {
-      if (errno !== 0) this.context.localFailed('metadata', errno);
-    });
   }
 
   sessionComplete(session: Session): void {
@@ -312,7 +314,7 @@ export class Resource implements SessionHost, AppIoHost, LinkerHost {
       this.context.log.warn({ reason }, 'the handshake was refused');
     }
     const peerWasPrimary = reason === 'primary-is-behind' || reason === 'both-primary';
-    if (this.remote.isActive && !this.isDiskless) {
+    if (this.remote.isActive && !this.isDiskless && !this.#roleChange.isPending) {
       // What was attached does not fit the peer's copy: on without it.
       this.remote.lose(`the peer refuses the copy that was attached: ${text}`, 'detached');
       this.refusal = null;
@@ -344,7 +346,7 @@ export class Resource implements SessionHost, AppIoHost, LinkerHost {
     }
     const what = wasConnected ? 'contact' : 'handshake';
     this.linker.lost(this.refusal === null ? what : 'refused');
-    this.remote.streamLost();
+    this.remote.sessionEnded(session);
     this.io.recheck();
     this.#roleChange.poke();
     this.operator.resolution?.sessionEnded(session);
@@ -446,7 +448,7 @@ export class Resource implements SessionHost, AppIoHost, LinkerHost {
   }
 
   #maybeAlone(): void {
-    if (!this.#aloneWanted || this.role !== 'primary' || this.failed) return;
+    if (!this.#aloneWanted || !this.isPrimary || this.failed || this.remote.isActive) return;
     if (this.session !== null) return;
     const tried = this.linker.attempts > 0 || this.refusal !== null || this.context.options.alone;
     if (!tried) {
@@ -471,6 +473,7 @@ export class Resource implements SessionHost, AppIoHost, LinkerHost {
   giveUpCopy(why: string): void {
     this.remote.localWord = 'detached';
     this.context.events.event({ kind: 'detach' });
+    this.session?.bye(why);
     this.#fail(why, false);
   }
 
@@ -489,7 +492,8 @@ export class Resource implements SessionHost, AppIoHost, LinkerHost {
     if (stalls) this.io.stall();
     this.context.log.error({ why }, 'the resource failed');
     // At once: requests are answered below, and their memory must not be sent any more.
-    this.session?.end(why);
+    if (this.role === 'primary') this.session?.end(why);
+    else this.session?.copyFailed(why);
     this.linker.stop();
     this.io.recheck();
     this.#roleChange.poke();

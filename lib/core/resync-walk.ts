@@ -10,6 +10,7 @@ import type { PeerStream } from './peer-stream.ts';
 import type { RangeLock, RangeLocks } from './range-lock.ts';
 import { chunkBytes, chunksMax, type ResyncPace } from './resync-pace.ts';
 
+const retryMs = 30_000;
 export const chunkBlocks = chunkBytes / limits.blockSize;
 
 export interface Chunk extends RangeLock {
@@ -58,6 +59,7 @@ export abstract class ResyncWalk<C extends Chunk> {
   stop(): void {
     this.stopped = true;
     this.context.timers.clear('resync');
+    this.context.timers.clear('resync-retry');
   }
 
   get isIdle(): boolean {
@@ -78,6 +80,7 @@ export abstract class ResyncWalk<C extends Chunk> {
       this.#begin(block, count);
     }
     if (!this.stopped && this.isIdle) this.#onIdle();
+    else if (this.#hasBad && this.#inFlight === 0) this.#retryLater();
   }
 
   /** The range is held: copies it, or drops it where writes have carried all of it over. */
@@ -119,6 +122,16 @@ export abstract class ResyncWalk<C extends Chunk> {
   protected lost(): void {
     this.#pace.chunkDone(0, this.context.clock.now());
     this.#inFlight--;
+  }
+
+  /** A block that could not be read may be written, or readable, by then. */
+  #retryLater(): void {
+    const { timers, clock } = this.context;
+    if (this.stopped || timers.has('resync-retry')) return;
+    timers.set('resync-retry', clock.now() + retryMs, () => {
+      this.#hasBad = false;
+      this.pump();
+    });
   }
 
   #mayStart(): boolean {

@@ -68,7 +68,7 @@ export class RoleChange {
 
   /** Something changed that a waiting promotion may depend on. */
   poke(): void {
-    if (this.#resource.failed) this.#stopEnd?.();
+    if (this.#resource.failed || this.#resource.isDiskless) this.#stopEnd?.();
     const request = this.#request;
     if (request === null) return;
     const { context, session, linker, role } = this.#resource;
@@ -171,6 +171,8 @@ export class RoleChange {
     const { context } = this.#resource;
     context.log.info({ row: answer.row, forced: answer.forced }, 'promotion');
     const fail = (errno: number): void => {
+      // Refused: it must not go on through the peer, as a primary would.
+      if (this.#request === request) this.#resource.role = 'secondary';
       context.localFailed('metadata', errno);
       this.#finish({ message: 'the local disk failed', hint: 'see the log' });
     };
@@ -203,8 +205,9 @@ export class RoleChange {
     }
     const joined = session !== null && (session.isComplete || session.phase === 'copying');
     // What a handshake under way was told of this node's role is no longer true.
-    if (!joined && session?.phase !== 'undecided') session?.end('this node is being promoted');
+    // The role first: the end of a session asks again what comes of this promotion.
     this.#resource.role = 'primary';
+    if (!joined && session?.phase !== 'undecided') session?.end('this node is being promoted');
     const lineage = this.#nextLineage();
     const record = (recorded: Lineage, isJoined: boolean): void => {
       context.store.update({ ...recorded, ...this.#patch(answer, isJoined) }, (error) => {
@@ -255,12 +258,12 @@ export class RoleChange {
   #rely(session: Session, request: Request): void {
     const resource = this.#resource;
     const { context } = resource;
-    const peer = session.peer as Hello;
-    session.end('this node is being promoted');
+    const { generation, history } = session.sourceLineage ?? session.peer as Hello;
     resource.role = 'primary';
-    resource.remote.rely({ generation: peer.generation, history: peer.history });
+    session.end('this node is being promoted');
+    resource.remote.rely({ generation, history });
     context.store.update({
-      dataState: DataState.inconsistent, syncGeneration: peer.generation,
+      dataState: DataState.inconsistent, syncGeneration: generation,
     }, (errno) => {
       if (errno !== 0) context.localFailed('metadata', errno);
       request.relying = true;
@@ -372,7 +375,8 @@ export class RoleChange {
     const flushed = (): void => {
       const stream = resource.session?.stream ?? null;
       const both = session !== null && stream !== null && !stream.ended && stream.hasUnflushed;
-      if (both) resource.flushBoth(stream, next);
+      if (both) resource.flushBoth(stream, () => session.numbers.settle(next));
+      else if (session !== null) context.disk.flush(() => session.numbers.settle(next));
       else context.disk.flush(next);
     };
     resource.drained(flushed);

@@ -70,6 +70,11 @@ export interface SessionHost {
   readonly claims: Lineage | null;
   /** The peer's map was taken. */
   mapKnown(): void;
+  /**
+   * Whether this primary may rely on the peer as it is now; where it may not, the resource has
+   * failed and the session is over.
+   */
+  acceptsPeer(peer: Hello): boolean;
   /** The peer says that its disk failed. */
   peerDiskFailed(): void;
   /** The peer serves this primary's requests through `stream` from now on. */

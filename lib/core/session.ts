@@ -17,6 +17,7 @@ import {
 import { AckBatch } from './ack-batch.ts';
 import type { CoreContext } from './context.ts';
 import { decide, refuseTexts, type CopyVerdict, type Verdict } from './generation.ts';
+import { PeerNumbers } from './peer-numbers.ts';
 import { PeerStream } from './peer-stream.ts';
 import type { LinkHandler, LinkPort, OpenLink } from './ports.ts';
 import { RemotePrimary, RemoteServer } from './remote-session.ts';
@@ -26,6 +27,7 @@ import type { SessionHost, SessionPhase } from './session-host.ts';
 import { SyncSource } from './sync-source.ts';
 import { SyncTarget } from './sync-target.ts';
 
+const errnoIo = 5;
 const verdictCode = { source: 1, target: 2, undecided: 3, refuse: 4 } as const;
 
 export class Session implements LinkHandler, AckSink {
@@ -35,10 +37,16 @@ export class Session implements LinkHandler, AckSink {
   peer: Hello | null = null;
   verdict: Verdict | null = null;
   stream: PeerStream | null = null;
+  /** Of a sync target: the lineage of the source since it began. */
+  sourceLineage: Lineage | null = null;
   /** Role of the peer, as it said last. */
   peerRole: number = WireRole.secondary;
   readonly replica: Replica;
   readonly source: SyncSource;
+  readonly numbers: PeerNumbers;
+  /** When it ended: writes that the peer has not flushed; answered ones that never reached it. */
+  hasUnflushed = false;
+  lostTail = false;
   /** Set while this primary relies on the peer's copy. */
   remote: RemotePrimary | null = null;
   /** Set in a session that an operator's decision between split copies made. */
@@ -54,6 +62,7 @@ export class Session implements LinkHandler, AckSink {
   #peerVerdict: number | null = null;
   #heardAt: number;
   #turnAsked = false;
+  #nacked = false;
   #onGeneration: (() => void) | null = null;
 
   constructor(context: CoreContext, host: SessionHost, open: OpenLink) {
@@ -61,6 +70,7 @@ export class Session implements LinkHandler, AckSink {
     this.#host = host;
     this.#heardAt = context.clock.now();
     this.source = new SyncSource(this, context, host);
+    this.numbers = new PeerNumbers(this, context);
     this.#target = new SyncTarget(this, context, host);
     this.#server = new RemoteServer(this, context, host);
     const { windowBytes, windowFrames } = host.hello();
@@ -88,8 +98,12 @@ export class Session implements LinkHandler, AckSink {
 
   /** Both nodes know how to serve a primary without a complete copy. */
   get supportsRemote(): boolean {
+    return this.#supports(Feature.remote);
+  }
+
+  #supports(feature: number): boolean {
     const features = (this.#mine?.features ?? 0) & (this.peer?.features ?? 0);
-    return (features & Feature.remote) !== 0;
+    return (features & feature) !== 0;
   }
 
   frame(frame: Frame): void {
@@ -125,6 +139,15 @@ export class Session implements LinkHandler, AckSink {
     this.#host.sessionEnded(this, reason);
   }
 
+  /** The copy of this secondary failed: the peer hears it, and nothing more is acknowledged. */
+  copyFailed(reason: string): void {
+    if (this.phase === 'ended') return;
+    if (!this.#nacked) this.#link.send(plainFrame(FrameType.nack, 0, errnoIo));
+    this.#stop();
+    this.#link.finish();
+    this.#host.sessionEnded(this, reason);
+  }
+
   /** Sends the acknowledgements gathered since the last turn. */
   turnEnd(): void {
     this.#turnAsked = false;
@@ -145,7 +168,10 @@ export class Session implements LinkHandler, AckSink {
       this.end('the local copy was lost');
       return;
     }
-    this.remote ??= new RemotePrimary(this, this.#context, this.#host, lineage);
+    // A copy that was whole again meanwhile is another one to be given up, under a new id.
+    if (this.remote === null || this.phase === 'complete') {
+      this.remote = new RemotePrimary(this, this.#context, this.#host, lineage);
+    }
     this.remote.claim(DetachKeep.peer);
   }
 
@@ -167,7 +193,9 @@ export class Session implements LinkHandler, AckSink {
   /** The stream to the peer, made when it is first needed. */
   newStream(): PeerStream {
     const { windowFrames, windowBytes } = this.peer as Hello;
-    this.stream ??= new PeerStream(this.#context, this.#link, windowFrames, windowBytes);
+    this.stream ??= new PeerStream(
+      this.#context, this.#link, windowFrames, windowBytes, this.#supports(Feature.numbers),
+    );
     return this.stream;
   }
 
@@ -201,6 +229,7 @@ export class Session implements LinkHandler, AckSink {
 
   failed(seq: number, errno: number): void {
     this.#acks.flush();
+    this.#nacked = true;
     this.#link.send(plainFrame(FrameType.nack, seq, errno));
   }
 
@@ -229,6 +258,8 @@ export class Session implements LinkHandler, AckSink {
     this.remote?.pull?.stop();
     this.replica.detach();
     if (this.stream !== null) {
+      this.hasUnflushed = this.stream.hasUnflushed;
+      this.lostTail = this.#context.options.mode === 'async' && this.stream.hasUnansweredData;
       this.#host.useStream(null);
       this.stream.end();
     }
@@ -276,6 +307,8 @@ export class Session implements LinkHandler, AckSink {
       case FrameType.hello: this.#takeHello(frame); return;
       case FrameType.verdict: this.#takeVerdict(frame); return;
       case FrameType.role: this.peerRole = frame.arg; return;
+      case FrameType.number: this.numbers.give(); return;
+      case FrameType.numberAck: this.numbers.take(frame.arg); return;
       case FrameType.bye: this.end(`the peer closed: ${bodyText(frame)}`); return;
       default: this.#dispatchSync(frame);
     }
@@ -286,7 +319,7 @@ export class Session implements LinkHandler, AckSink {
     switch (frame.type) {
       case FrameType.map: this.#takeMap(frame); return;
       case FrameType.mapEnd: this.#endMap(frame); return;
-      case FrameType.syncStart: this.#expect('waiting'); this.#target.begin(); return;
+      case FrameType.syncStart: this.#expect('waiting'); this.#target.begin(frame); return;
       case FrameType.syncReady: this.#expect('starting'); this.source.copy(); return;
       case FrameType.syncDone:
         if (this.phase !== 'waiting') this.#expect('syncing');
@@ -440,6 +473,7 @@ export class Session implements LinkHandler, AckSink {
       this.#server.begin(verdict.full, peer.attachment === Attachment.diskless);
       return;
     }
+    if (!this.#host.acceptsPeer(peer)) return;
     const lineage = this.#host.claims;
     if (lineage === null) {
       throw new HastError('HAST_E_PROTOCOL', 'this primary does not rely on the peer\'s copy');

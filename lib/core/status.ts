@@ -18,7 +18,8 @@ export type CoreStatus = Pick<
 function statusWord(resource: Resource): StatusWord {
   const { session, role, refusal, failed, context } = resource;
   if (failed) return 'failed';
-  if (resource.isDiskless) return isServed(session) ? 'diskless' : 'failed';
+  if (resource.isDiskless && isServed(session)) return 'diskless';
+  if (resource.isDiskless || (resource.remote.isActive && session === null)) return 'failed';
   if (refusal?.reason === 'split-brain') return 'split-brain';
   switch (session?.phase) {
     case 'complete':
@@ -133,6 +134,7 @@ function cannotKeep({ role, tail, context }: Resource): boolean {
 function needsHuman(resource: Resource): boolean {
   const { failed, isDiskless, refusal, role } = resource;
   if (failed || isDiskless || resource.peerDiskHasFailed || cannotKeep(resource)) return true;
+  if (resource.remote.isActive && resource.session === null) return true;
   // A primary whose promotion the peer's own ends, or a pair in the middle of a change of roles.
   const passes = refusal?.reason === 'both-primary' && role === 'secondary';
   return refusal !== null && !passes;

@@ -43,6 +43,7 @@ export class SuperblockStore {
   #writing = false;
   #changed = false;
   #isAbandoned = false;
+  #fence: SuperblockPatch | null = null;
   #oldestWrite: number | null = null;
   #waiting: Done[] = [];
   /** Served by the write under way. */
@@ -82,10 +83,14 @@ export class SuperblockStore {
 
   /**
    * The local disk was given up: nothing is written any more, and updates count in memory only.
-   * Whoever waits for one goes on.
+   * Whoever waits for one goes on. With `fence` the disk is asked once more, after what is under
+   * way, to record that it was given up: a process that dies now must not find it good. Nobody
+   * waits for the answer.
    */
-  abandon(): void {
+  abandon(fence: SuperblockPatch | null = null): void {
     this.#isAbandoned = true;
+    this.#fence = fence;
+    if (!this.#writing) this.#writeFence();
     this.#oldestWrite = null;
     const waiting = [...this.#inWrite, ...this.#waiting];
     this.#inWrite = [];
@@ -116,9 +121,24 @@ export class SuperblockStore {
   #writeCopy(offset: number, raw: Buffer, done: Done): void {
     this.#oldestWrite = this.#now === null ? null : this.#now();
     this.#disk.writeDurable(offset, raw, (errno) => {
-      if (this.#isAbandoned) return;
+      if (this.#isAbandoned) {
+        this.#writeFence();
+        return;
+      }
       this.#oldestWrite = null;
       done(errno);
+    });
+  }
+
+  #writeFence(): void {
+    const fence = this.#fence;
+    this.#fence = null;
+    if (fence === null) return;
+    const sequence = this.#value.sequence + 1;
+    const raw = encodeSuperblock({ ...this.#value, ...fence, sequence });
+    this.#disk.writeDurable(0, raw, (errno) => {
+      const at = tailOffset(this.#value.localSize);
+      if (errno === 0) this.#disk.writeDurable(at, raw, () => undefined);
     });
   }
 }

@@ -7,7 +7,7 @@
  * - the target takes the generation only after a flush of both copies that covers all of it.
  */
 import { HastError } from '../base/errors.ts';
-import { bodyFrame, bodyOf, FrameType, plainFrame, type Frame } from '../format/frame.ts';
+import { bodyFrame, bodyOf, FrameType, type Frame } from '../format/frame.ts';
 import { encodeLineage, type Hello } from '../format/hello.ts';
 import { regionBitBytes } from '../format/map-pages.ts';
 import { PeerState, SuperblockFlag } from '../format/superblock.ts';
@@ -112,7 +112,10 @@ export class SyncSource {
     }
     session.phase = 'starting';
     this.#host.recordAlone(() => {
-      if (session.phase === 'starting') session.send(plainFrame(FrameType.syncStart));
+      if (session.phase !== 'starting') return;
+      // The generation may be newer than the one in the hello.
+      const { generation, history } = store.value;
+      session.send(bodyFrame(FrameType.syncStart, encodeLineage({ generation, history })));
     });
   }
 
@@ -130,11 +133,24 @@ export class SyncSource {
     this.#host.flushBoth(stream, () => {
       if (session.phase !== 'finishing') return;
       // The peer may be promoted as soon as it holds this generation.
-      this.#host.aloneEnds(() => {
+      this.#host.aloneEnds(() => this.#name(() => {
         if (session.phase !== 'finishing') return;
         const { generation, history } = this.#context.store.value;
         session.send(bodyFrame(FrameType.syncDone, encodeLineage({ generation, history })));
-      });
+      }));
+    });
+  }
+
+  /** A fresh pair gets its first generation: what both go on from is known by it. */
+  #name(done: () => void): void {
+    const { store, random } = this.#context;
+    if (store.value.generation !== 0n) {
+      done();
+      return;
+    }
+    store.update({ generation: random.id64() }, (errno) => {
+      if (errno !== 0) this.#context.localFailed('metadata', errno);
+      else done();
     });
   }
 }

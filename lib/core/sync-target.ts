@@ -49,19 +49,24 @@ export class SyncTarget {
     sendMaps(this.#session, [peerStale, localStale], false);
   }
 
-  /** The source would copy now. */
-  begin(): void {
+  /** The source would copy now; the frame tells of which lineage it is. */
+  begin(frame: Frame): void {
+    const session = this.#session;
     const { tail } = this.#host;
-    if (tail.isOwed(this.#session)) tail.keep(this.#session, () => this.#beInconsistent());
-    else this.#beInconsistent();
+    const body = bodyOf(frame);
+    const { generation, history } = body.length > 0 ? decodeLineage(body) : session.peer as Hello;
+    session.sourceLineage = { generation, history };
+    const go = (): void => this.#beInconsistent(generation);
+    if (tail.isOwed(session)) tail.keep(session, generation, go);
+    else go();
   }
 
-  #beInconsistent(): void {
+  #beInconsistent(generation: bigint): void {
     const session = this.#session;
     const { store } = this.#context;
     const { createdZeroed, assumeClean, asyncPrimary } = SuperblockFlag;
     const patch = {
-      dataState: DataState.inconsistent, syncGeneration: (session.peer as Hello).generation,
+      dataState: DataState.inconsistent, syncGeneration: generation,
       // What is copied now is in no map of this copy: it began with zeros no longer. What only
       // this copy had is kept.
       flags: store.value.flags & ~(createdZeroed | assumeClean | asyncPrimary),

@@ -9,15 +9,17 @@ import * as path from 'node:path';
 import { HastError, errnoName, errorText } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { within } from './deadline.ts';
+import type { LocalOperations } from './local-guard.ts';
 
 /** What the kernel is asked for; replaced in tests. None of them may block the event loop. */
-export interface DeviceOperations {
+export interface DeviceOperations extends LocalOperations {
   /** A new /dev/fuse description, not mounted yet. */
   openFuse(): Promise<number>;
   closeFuse(fd: number): Promise<void>;
   mountFuse(fd: number, mountPoint: string): Promise<void>;
   isMounted(mountPoint: string): Promise<boolean>;
-  unmountFuse(mountPoint: string, options: { lazy: boolean }): Promise<void>;
+  /** `lazy`: also while it is in use. `abort`: its server is gone, what users wait for fails. */
+  unmountFuse(mountPoint: string, options: { lazy: boolean; abort: boolean }): Promise<void>;
   attachLoop(file: string): Promise<string>;
   /**
    * Returns when the device is gone. `lazy`: also while it is in use; the kernel lets it go
@@ -120,15 +122,15 @@ export class Device {
   /** Unmounts FUSE; lazily where `force`, or where the plain way fails (somebody reads it). */
   async unmount(force: boolean): Promise<void> {
     if (!await this.#operations.isMounted(this.mountPoint)) return;
-    const unmount = (lazy: boolean): Promise<void> =>
-      this.#step('unmounting', this.#operations.unmountFuse(this.mountPoint, { lazy }));
-    if (force) return await unmount(true);
+    const unmount = (lazy: boolean, abort: boolean): Promise<void> =>
+      this.#step('unmounting', this.#operations.unmountFuse(this.mountPoint, { lazy, abort }));
+    if (force) return await unmount(true, true);
     try {
-      await unmount(false);
+      await unmount(false, false);
     } catch (error) {
       const fields = { mountPoint: this.mountPoint, error: errorText(error) };
       this.#log.warn(fields, 'the volume is still open: it is unmounted lazily');
-      await unmount(true);
+      await unmount(true, false);
     }
   }
 
@@ -167,7 +169,9 @@ export class Device {
     for (let layer = 0; layer < layersMax; layer++) {
       if (!await this.#operations.isMounted(this.mountPoint)) return;
       this.#log.warn({ mountPoint: this.mountPoint }, 'a mount is taken away');
-      const unmount = this.#operations.unmountFuse(this.mountPoint, { lazy: true });
+      const unmount = this.#operations.unmountFuse(this.mountPoint, {
+        lazy: true, abort: true,
+      });
       await this.#step('unmounting', unmount);
     }
     throw new HastError('HAST_E_DEVICE', `${this.mountPoint} stays mounted`);

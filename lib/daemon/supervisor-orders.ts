@@ -37,11 +37,24 @@ function noWorker({ name, state, detail }: WorkerKeeper): HastError {
  */
 export async function attachCopy(keeper: WorkerKeeper, timing: Timing): Promise<void> {
   const { state, run } = keeper;
+  const { guard } = keeper;
   if (state === 'primary') {
-    await giveOrder(keeper, { kind: 'attach' }, timing.orderMs);
+    const wasOpen = guard.isOpen;
+    await guard.open(keeper.resource.local);
+    try {
+      await giveOrder(keeper, { kind: 'attach' }, timing.orderMs);
+    } catch (error) {
+      if (!wasOpen) guard.close();
+      throw error;
+    }
+    return;
+  }
+  if (state === 'init' && guard.hasFailed) {
+    guard.forget();
     return;
   }
   if (state === 'backoff' || state === 'failed') {
+    guard.forget();
     keeper.restarts = 0;
     await keeper.start('retry', timing.readyMs);
     return;

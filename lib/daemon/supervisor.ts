@@ -205,6 +205,8 @@ export class Supervisor {
 
   #workerEvent(event: WorkerEvent): void {
     this.#log.info({ event }, 'event');
+    // So that the disk can be taken out.
+    if (event === 'detach') this.#keeper.guard.close();
     this.#options.hooks.run(this.#keeper.resource.exec, event, this.name);
   }
 
@@ -226,7 +228,9 @@ export class Supervisor {
         const lived = performance.now() - run.worker.startedAt;
         if (lived >= this.#timing.stableMs) this.#keeper.restarts = 0;
         await this.#keeper.forget(run);
-        this.#keeper.rest(exit.failure ?? new HastError('HAST_E_TIMEOUT', exitText(exit)));
+        const failure = await this.#copyFailure();
+        this.#keeper.rest(failure ?? exit.failure ??
+          new HastError('HAST_E_TIMEOUT', exitText(exit)));
       });
     } else if (this.#keeper.state === 'primary') {
       void this.#operate(async () => {
@@ -386,6 +390,17 @@ export class Supervisor {
     await this.#device.removeMountPoint();
     this.#keeper.become('stopped');
     this.#keeper.detail = `the worker ended while primary (${exitText(exit)})`;
+    const failure = await this.#copyFailure();
+    if (failure === null) return;
+    this.#keeper.become('start');
+    this.#keeper.rest(failure);
+  }
+
+  /** After a worker's unexpected end: why its copy must not be used any more, or null. */
+  async #copyFailure(): Promise<HastError | null> {
+    const settling = this.#keeper.settle(this.#timing.stepMs);
+    const failure = await settling.then(() => null, asHastError);
+    return this.#keeper.guard.hasFailed ? failure : null;
   }
 
   #clearLogged(): Promise<void> {

@@ -15,6 +15,7 @@ import type { ResourceConfig } from '../config/model.ts';
 import type { RoleWord } from '../control/messages.ts';
 import { within } from './deadline.ts';
 import type { DeviceOperations } from './device.ts';
+import { LocalGuard } from './local-guard.ts';
 import { withFields } from './log-fields.ts';
 import type { SupervisorEvent, SupervisorState } from './states.ts';
 import { roleOf, transitions } from './states.ts';
@@ -52,6 +53,7 @@ export const failedStopMs = 2000;
 
 export class WorkerKeeper {
   readonly log: Logger;
+  readonly guard: LocalGuard;
   resource: ResourceConfig;
   /** Why the state is what it is; shown in status. */
   detail = '';
@@ -70,6 +72,9 @@ export class WorkerKeeper {
     this.#events = events;
     this.resource = options.resource;
     this.log = withFields(options.log, () => ({ resource: this.name, role: this.role }));
+    this.guard = new LocalGuard(
+      this.name, options.operations, this.log, options.timing.stepMs,
+    );
   }
 
   get name(): string {
@@ -116,6 +121,7 @@ export class WorkerKeeper {
     this.become('start');
     let run: Run | undefined;
     try {
+      await this.settle(Math.min(readyMs, this.#timing.stepMs));
       run = await this.#spawn();
       this.#run = run;
       const message = {
@@ -134,6 +140,11 @@ export class WorkerKeeper {
       else this.rest(failure);
       throw failure;
     }
+  }
+
+  /** What the last worker wrote is on the disk, or this throws: see LocalGuard.settle. */
+  async settle(ms: number): Promise<void> {
+    await this.guard.settle(this.resource.local, ms);
   }
 
   /** Role secondary without a worker: tried again later, or not before a person acted. */
@@ -177,6 +188,8 @@ export class WorkerKeeper {
   /** Closes the parent's /dev/fuse description: with the worker's gone, pending I/O gets EIO. */
   async forget(run: Run): Promise<void> {
     if (this.#run === run) this.#run = undefined;
+    if (run.worker.exit?.code === 0) this.guard.close();
+    else this.guard.suspect(run.worker.exited);
     const { fuseFd } = run;
     run.fuseFd = null;
     if (fuseFd === null) return;
@@ -189,6 +202,7 @@ export class WorkerKeeper {
     const fuseFd = this.resource.frontend === 'direct'
       ? await within(this.#timing.stepMs, 'opening /dev/fuse', this.#options.operations.openFuse())
       : null;
+    await this.guard.open(this.resource.local);
     const worker = new WorkerProcess(
       this.#options.program, fuseFd, (event) => this.#events.event(event),
     );

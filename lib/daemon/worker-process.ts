@@ -52,6 +52,8 @@ export class WorkerProcess {
   #statusPending: Promise<ResourceStatus> | undefined;
   #orders = 0;
   #onEvent: (event: WorkerEvent) => void;
+  readonly #stuck: Promise<void>;
+  #saysStuck: () => void = () => undefined;
 
   /** `fuseFd` becomes descriptor 3 of the worker; null where it mounts by itself. */
   constructor(
@@ -60,6 +62,9 @@ export class WorkerProcess {
     onEvent: (event: WorkerEvent) => void,
   ) {
     this.#onEvent = onEvent;
+    this.#stuck = new Promise((resolve) => {
+      this.#saysStuck = resolve;
+    });
     this.#child = childProcess.spawn(program.command, program.args, {
       stdio: ['ignore', 'inherit', 'inherit', fuseFd ?? 'ignore', 'ipc'],
       env: { ...process.env, UV_THREADPOOL_SIZE: threadPoolSize },
@@ -148,11 +153,11 @@ export class WorkerProcess {
     });
   }
 
-  /** Asks it to end and waits; false where it is still there after `timeoutMs`. */
+  /** Asks it to end and waits; false where it is still there after `timeoutMs`, or stuck. */
   async stop(force: boolean, timeoutMs: number): Promise<boolean> {
     if (this.exit !== undefined) return true;
     this.#send({ type: 'stop', force }, () => undefined);
-    return await this.#endedWithin(timeoutMs);
+    return await this.#endedWithin(timeoutMs, this.#stuck);
   }
 
   /** SIGKILL; false where the kernel does not let it go within `timeoutMs`. */
@@ -162,8 +167,9 @@ export class WorkerProcess {
     return await this.#endedWithin(timeoutMs);
   }
 
-  async #endedWithin(timeoutMs: number): Promise<boolean> {
-    await within(timeoutMs, 'ending the worker', this.exited).catch(() => undefined);
+  async #endedWithin(timeoutMs: number, ...or: Promise<void>[]): Promise<boolean> {
+    const end = Promise.race([this.exited, ...or]);
+    await within(timeoutMs, 'ending the worker', end).catch(() => undefined);
     return this.exit !== undefined;
   }
 
@@ -184,6 +190,10 @@ export class WorkerProcess {
     }
     if (message.type === 'failed') {
       this.#fail(message);
+      return;
+    }
+    if (message.type === 'stuck') {
+      this.#saysStuck();
       return;
     }
     for (const waiter of this.#waiters) {

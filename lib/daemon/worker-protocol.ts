@@ -66,6 +66,8 @@ export type WorkerMessage =
   | { type: 'ordered'; id: number; resolution: Resolution | null }
   | { type: 'declined'; id: number; code: ErrorCode; message: string; hint: string }
   | { type: 'status'; status: ResourceStatus }
+  /** The last message of a worker whose thread the kernel keeps: it ends by SIGKILL, if at all. */
+  | { type: 'stuck' }
   /** For hooks: argv after the resource's name follows the original. */
   | { type: 'event'; event: ResourceEvent['kind'] }
   /** The last message before a nonzero exit, or the answer to a request that failed. */

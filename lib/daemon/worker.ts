@@ -14,6 +14,7 @@ import { Runner } from './runner.ts';
 import type { Order, ParentMessage, StartMessage, WorkerMessage } from './worker-protocol.ts';
 
 const exitSoftware = 70;
+const stuckMessageMs = 500;
 
 const log = createLogger();
 let started: StartMessage | null = null;
@@ -30,10 +31,14 @@ function send(message: WorkerMessage, then?: () => void): void {
 }
 
 function leave(code: number, threadsEnded: boolean): void {
+  if (threadsEnded) process.exit(code);
   // process.exit() waits for a thread that sits in the kernel, of ours or of the pool: nothing
   // waits for SIGKILL.
-  if (threadsEnded) process.exit(code);
-  else process.kill(process.pid, 'SIGKILL');
+  const kill = (): void => {
+    process.kill(process.pid, 'SIGKILL');
+  };
+  setTimeout(kill, stuckMessageMs);
+  send({ type: 'stuck' }, kill);
 }
 
 function fail(error: unknown): void {

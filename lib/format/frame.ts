@@ -40,6 +40,12 @@ export const FrameType = {
   pullDoneAck: 25,
   /** Node of the operator to its peer: the split brain ends as the hello announced it. */
   resolve: 26,
+  /**
+   * Asks the peer to raise its session number durably; answered with the number as `arg`. What it
+   * flushed before is then known to be in any later state of its disk.
+   */
+  number: 27,
+  numberAck: 28,
   /** Every data frame up to `seq` is whole in memory. */
   recvAck: 32,
   /** The data frames `seq`..`arg` were executed. */

@@ -62,6 +62,8 @@ export const WireRole = { secondary: 0, primary: 1 } as const;
 export const Feature = {
   /** A primary without a complete copy of its own is served from the peer's. */
   remote: 1,
+  /** Answers `number` frames. */
+  numbers: 2,
 } as const;
 
 export const Attachment = { normal: 0, diskless: 1 } as const;

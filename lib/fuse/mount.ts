@@ -55,11 +55,23 @@ export async function mountFuse(fuseFd: number, mountPoint: string): Promise<voi
   await run('mount', args, `cannot mount ${mountPoint}`, fuseFd);
 }
 
-/** Unmounts; nothing to do where nothing is mounted. Lazy: vanishes now, ends when unused. */
-export async function unmountFuse(mountPoint: string, options: { lazy?: boolean } = {}) {
+export interface UnmountOptions {
+  /** Vanishes now, ends when unused. */
+  lazy?: boolean;
+  /**
+   * Ends the connection too: whatever its users ask for, or wait for, fails. Without it they would
+   * wait for ever for a server that is dead and that the kernel cannot let go of.
+   */
+  abort?: boolean;
+}
+
+/** Unmounts; nothing to do where nothing is mounted. */
+export async function unmountFuse(mountPoint: string, options: UnmountOptions = {}) {
   if (!(await isMounted(mountPoint))) return;
-  const args = options.lazy === true ? ['-i', '-l', mountPoint] : ['-i', mountPoint];
-  await run('umount', args, `cannot unmount ${mountPoint}`, null);
+  const args = ['-i'];
+  if (options.lazy === true) args.push('-l');
+  if (options.abort === true) args.push('-f');
+  await run('umount', [...args, mountPoint], `cannot unmount ${mountPoint}`, null);
 }
 
 export async function isMounted(mountPoint: string): Promise<boolean> {

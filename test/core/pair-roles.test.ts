@@ -342,3 +342,32 @@ eachSeed('roles: a primary in use never yields to a generation that the peer ann
     pair.answered(low);
     settled(pair);
   });
+
+eachSeed('roles: the statement that the peer is gone ends when it returns', {}, (pair, t) => {
+  pair.primary();
+  pair.load(pair.a, 5);
+  pair.flush(pair.a);
+  pair.pass(5000);
+  pair.a.crash();
+  pair.b.crash();
+  pair.b.boot();
+  pair.pass(5000);
+  let stated = false;
+  pair.b.running.operator.peerGone((refusal) => {
+    stated = refusal === null;
+  });
+  pair.pass(1000);
+  t.ok(stated);
+  pair.a.boot();
+  pair.complete();
+  pair.mustPromote(pair.a);
+  pair.pass(5000);
+  pair.b.crash();
+  pair.pass(30_000);
+  pair.load(pair.a, 5);
+  pair.answered(pair.a);
+  pair.a.crash();
+  pair.b.boot();
+  pair.pass(10_000);
+  t.match(pair.promote(pair.b), /may have newer data/);
+});

@@ -232,7 +232,7 @@ eachSeed('remote: bad blocks are read from the peer and rewritten', { seeds: 5 }
   pair.answered(pair.a);
   pair.pass(100);
   t.equal(bad.size, 0);
-  t.ok(pair.a.running.statistics.localReadErrors > 0);
+  t.ok(pair.a.running.context.statistics.localReadErrors > 0);
   t.notOk(pair.a.running.isDiskless);
   equal(pair, ledger);
 });
@@ -272,4 +272,47 @@ eachSeed('remote: a peer whose disk hangs is given up', {}, (pair, t) => {
   pair.answered(pair.a);
   t.not(pair.a.phase, 'complete');
   t.ok(pair.a.running.aloneRecorded);
+});
+
+for (const mode of modes) {
+  eachSeed(`remote: the disk fails while the link is down (${mode}): the peer takes over`,
+    { mode, seeds: 20 }, (pair, t) => {
+      const ledger = new SimLedger(2 * MiB);
+      pair.primary();
+      work(pair, ledger, 40);
+      pair.answered(pair.a);
+      pair.until('all is there', () =>
+        pair.a.running.session?.stream?.unansweredFrames === 0);
+      pair.partition(pair.world.random.chance(0.5));
+      pair.a.disk.fault = (op) => (op.kind === 'write' || op.kind === 'durable' ? 5 : 0);
+      work(pair, ledger, 20);
+      pair.pass(pair.world.random.unit() * 3000);
+      pair.heal();
+      pair.until('it goes on, or says why it cannot', () =>
+        pair.a.open.size === 0 || pair.a.running.failed);
+      if (pair.a.running.failed) {
+        // It had answered something alone before the disk failed, or, in async, something that
+        // never reached the peer: that cannot take over.
+        t.ok(pair.a.running.aloneRecorded || mode === 'async');
+        return;
+      }
+      pair.answered(pair.a);
+      const problem = ledger.problem(pair.b.data());
+      if (problem !== null) throw new Error(problem);
+    });
+}
+
+eachSeed('remote: a peer that came back with less does not take over', {}, (pair, t) => {
+  pair.primary();
+  pair.load(pair.a, 10);
+  pair.answered(pair.a);
+  // Answered, and flushed nowhere.
+  pair.b.crash(true);
+  pair.a.disk.fault = (op) => (op.kind === 'write' || op.kind === 'durable' ? 5 : 0);
+  const late = pair.a.write(0, Buffer.alloc(4096, 1));
+  pair.pass(1000);
+  pair.b.boot();
+  pair.pass(20_000);
+  t.notOk(late.isDone);
+  t.ok(pair.a.running.failed);
 });

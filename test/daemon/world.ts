@@ -45,6 +45,11 @@ export class FakeKernel implements DeviceOperations {
   readonly mounts: string[] = [];
   readonly loops = new Map<string, string>();
   users: string[] = [];
+  /** Descriptors of local components. */
+  readonly locals = new Set<number>();
+  /** Flushes of them; each ends with `flushError`, or never where `flushLocal` hangs. */
+  flushes = 0;
+  flushError: string | null = null;
   /** Calls by name that fail, or that never return. */
   readonly failing = new Set<string>();
   readonly hanging = new Set<string>();
@@ -103,9 +108,30 @@ export class FakeKernel implements DeviceOperations {
     return this.users;
   }
 
+  async openLocal(): Promise<number> {
+    const fd = fs.openSync('/dev/null', 'r');
+    this.locals.add(fd);
+    return fd;
+  }
+
+  async flushLocal(fd: number): Promise<void> {
+    if (!this.locals.has(fd)) throw new Error('a flush of what is not open');
+    this.flushes++;
+    if (this.hanging.has('flushLocal')) await new Promise(() => undefined);
+    if (this.flushError !== null) {
+      throw Object.assign(new Error(this.flushError), { code: this.flushError });
+    }
+  }
+
+  async closeLocal(fd: number): Promise<void> {
+    this.locals.delete(fd);
+    fs.closeSync(fd);
+  }
+
   /** What would be left on the machine. */
   get left(): string[] {
-    return [...this.mounts, ...this.loops.keys(), ...[...this.open].map((fd) => `fd ${fd}`)];
+    const fds = [...this.open, ...this.locals];
+    return [...this.mounts, ...this.loops.keys(), ...fds.map((fd) => `fd ${fd}`)];
   }
 }
 

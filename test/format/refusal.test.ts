@@ -134,7 +134,7 @@ t.test('frame-reader: impossible headers with a good checksum, before any payloa
   const over = limits.payloadBytesMax + 1;
   t.equal(codeOf(() => read(plain, [forged({})])), 'none');
   for (const change of [
-    { type: 0 }, { type: 15 }, { type: 255 }, { flags: 128 }, { reserved: 1 }, { tag: 1 },
+    { type: 0 }, { type: 13 }, { type: 255 }, { flags: 128 }, { reserved: 1 }, { tag: 1 },
     { seq: 2 ** 53 }, { offset: 2 ** 60 }, { arg: 2 ** 53 },
     { type: write, size: over, wireSize: over }, { type: write, size: 0xffffffff,
       wireSize: 0xffffffff }, { type: write, size: 512, wireSize: 511 },

@@ -2,6 +2,7 @@
 import { limits } from '../../lib/format/limits.ts';
 import { layoutFor, tailOffset } from '../../lib/format/superblock.ts';
 import type { SimRandom } from '../fixtures/sim-world.ts';
+import { OperatorFaults } from './chaos-operator.ts';
 import type { Cluster } from './cluster.ts';
 import { faultKinds, type FaultKind } from './fault-kinds.ts';
 import type { Machine } from './machine.ts';
@@ -25,7 +26,10 @@ export class Chaos {
     for (const kind of faultKinds) {
       for (let n = run.options.faults[kind] ?? 0; n > 0; n--) this.#bag.push(kind);
     }
-    this.#acts = { ...this.#crashes(), ...this.#network(), ...this.#disks(), ...this.#people() };
+    this.#acts = {
+      ...this.#crashes(), ...this.#network(), ...this.#disks(), ...this.#people(),
+      ...new OperatorFaults(run).acts(),
+    };
     this.#plan();
   }
 
@@ -108,7 +112,7 @@ export class Chaos {
 
   #network(): Pick<Record<FaultKind, () => void>,
     'cut' | 'stall' | 'one-way' | 'partition' | 'refuse' | 'flip'> {
-    const { pair, links, counts, options } = this.#run;
+    const { pair, taps: { links }, counts, options } = this.#run;
     const outage = (): number =>
       this.#random.unit() * this.#random.pick([20, options.timeoutMs * 3]);
     const resume = (): void => {
@@ -175,7 +179,8 @@ export class Chaos {
         const { disk } = this.#any().node;
         const only = this.#random.pick(['', 'flush', 'write', 'durable']);
         disk.holds = (op) => only === '' || op.kind === only;
-        this.#later(this.#random.unit() * this.#random.pick([200, 5000]), () => disk.release());
+        const ms = this.#random.unit() * this.#random.pick([200, 5000, 20_000]);
+        this.#later(ms, () => disk.release());
       },
       'eio-write': () => fail(['write', 'zero']),
       'eio-flush': () => fail(['flush']),
@@ -214,6 +219,12 @@ export class Chaos {
         if (machine.isStopping) this.#run.world.after(1, wait);
         return;
       }
+      if (node.disk.isBusy) {
+        this.#run.world.after(1, wait);
+        return;
+      }
+      // Every update that counted is in both copies, also after a power cut.
+      if (this.#random.chance(0.5)) this.#cluster.crash(machine, true, 50);
       const tail = tailOffset(node.disk.size);
       const page = limits.mapPageSize;
       const [at, length] = {

@@ -50,6 +50,7 @@ export class Cluster {
     if (resource === null || busy || resource.role === 'primary') return;
     this.#run.trace.line(node.name, `asked to be primary${force ? ', force' : ''}`);
     machine.isPromoting = true;
+    machine.isForcing = force;
     resource.promote(force, this.#random.pick([300, 4000]), (refusal) => {
       if (node.resource !== resource) return;
       machine.isPromoting = false;
@@ -81,6 +82,8 @@ export class Cluster {
   mayLose(machine: Machine): boolean {
     const { ledger } = this.#run;
     const other = this.#run.other(machine);
+    // A primary without its own copy has all it needs here, whatever its old disk holds.
+    if (other.isRemote) return false;
     return ledger.view(machine.node).unique === 0 && ledger.view(other.node).kind !== 'mixed';
   }
 
@@ -94,6 +97,40 @@ export class Cluster {
     machine.watchDisk();
     machine.error = null;
     this.#run.recreated(machine);
+  }
+
+  /** The same disk, where nothing of it hangs, or a new one. */
+  attach(machine: Machine): void {
+    const { node } = machine;
+    const { resource } = node;
+    const isBusy = machine.isAttaching || machine.isStopping || machine.isPromoting;
+    if (resource?.isDiskless !== true || isBusy) return;
+    const { isConfirmed } = resource.remote;
+    const isFresh = isConfirmed && (machine.isDiskBad || this.#random.chance(0.4));
+    if (!isFresh && !node.disk.isIdle) return;
+    if (isFresh) {
+      node.exchange(node.newDisk({ ...node.image, copyId: this.#random.id64() }));
+      machine.watchDisk();
+      machine.error = null;
+      machine.isDiskBad = machine.readErrors = false;
+      this.#run.exchanged(machine);
+      this.#run.counts.replacements++;
+    }
+    this.#run.trace.line(node.name, `attaches ${isFresh ? 'a new' : 'its'} disk`);
+    this.#run.counts.attaches++;
+    machine.isAttaching = true;
+    const answer = node.attach();
+    const wait = (): void => {
+      if (node.resource !== resource) return;
+      if (!answer.done) {
+        this.#run.world.after(5, wait);
+        return;
+      }
+      machine.isAttaching = false;
+      machine.isDiskBad = answer.refusal !== null && !answer.refusal.message.startsWith('the peer');
+      this.#run.trace.line(node.name, `attach: ${answer.refusal?.message ?? 'done'}`);
+    };
+    wait();
   }
 
   #tickLater(): void {
@@ -127,6 +164,10 @@ export class Cluster {
       else this.#cannotStart(machine);
       return;
     }
+    if (resource.isDiskless) {
+      if (this.isHealing || this.#random.chance(0.3)) this.attach(machine);
+      return;
+    }
     if (!resource.failed || machine.isStopping) return;
     if (!resource.failure.startsWith('the local copy failed')) {
       this.demote(machine, true);
@@ -154,9 +195,12 @@ export class Cluster {
     for (const machine of machines) this.#mend(machine);
     const problem = forks.problem();
     if (problem !== null) this.#run.fail(problem);
-    if (machines.some((one) => one.node.resource === null || one.isStopping || one.isPromoting)) {
-      return;
+    const isBusy = machines.some((one) => one.isStopping || one.isPromoting);
+    if (isBusy || machines.some((one) => one.node.resource === null)) return;
+    for (const { node } of machines) {
+      if (node.resource?.resyncPaused === true) node.resource.operator.pauseResync(false);
     }
+    if (this.#run.resolver.isBusy) return;
     if (this.#settleRefusal()) return;
     this.#keepPrimary();
     this.#retryResync();
@@ -191,7 +235,9 @@ export class Cluster {
     if (waited < 100) return true;
     this.#since.clear();
     switch (reason) {
-      case 'split-brain': case 'unrelated': case 'same-copy': this.#giveUpOne(); break;
+      case 'split-brain': case 'unrelated': case 'same-copy':
+        this.#giveUpOne(reason);
+        break;
       case 'both-primary': case 'primary-is-behind': this.#demoteOne(); break;
       default: this.#forceOne();
     }
@@ -205,14 +251,16 @@ export class Cluster {
     return now - since;
   }
 
-  /** The loser of a split brain is created anew. */
-  #giveUpOne(): void {
+  /** A person chooses; or the loser of a split brain is created anew. */
+  #giveUpOne(reason: string): void {
     const { machines, ledger } = this.#run;
     const kinds = machines.map((one) => ledger.view(one.node));
     const exact = kinds.findIndex((view) => view.kind !== 'mixed');
     const winner = kinds.every((view) => view.kind !== 'mixed')
       ? this.#random.int(2) : Math.max(0, exact);
     const loser = machines[1 - winner] as Machine;
+    const resolves = reason === 'split-brain' && this.#random.chance(0.8);
+    if (resolves && this.#run.resolver.begin(loser)) return;
     // What only the loser has is given up by a person.
     ledger.view(loser.node).unique = 0;
     this.replace(loser);

@@ -42,6 +42,8 @@ export class CopyView {
   leader: string | null = null;
   /** Acknowledged writes that only this copy holds. */
   unique = 0;
+  /** A person decided that what only this copy holds may go. */
+  isGivenUp = false;
   /** Took a generation of its own since both copies were equal. */
   hasForked = false;
   /** Was equal to the other copy once, since it was created. */
@@ -91,6 +93,23 @@ export class CopyView {
       open.list.splice(0, keep);
       open.hidden = Math.max(0, open.hidden - keep);
       this.base[at] = (open.list[0] as Entry).id;
+      if (open.list.length === 1) this.open.delete(at);
+    }
+  }
+
+  has(entry: Entry): boolean {
+    return this.open.get(entry.first)?.list.includes(entry) ?? false;
+  }
+
+  /** The entry is on stable storage: nothing older comes back. */
+  makeDurable(entry: Entry): void {
+    for (let at = entry.first; at < entry.last; at++) {
+      const open = this.open.get(at);
+      const index = open?.list.indexOf(entry) ?? -1;
+      if (open === undefined || index < 1) continue;
+      open.list.splice(0, index);
+      open.hidden = Math.max(0, open.hidden - index);
+      this.base[at] = entry.id;
       if (open.list.length === 1) this.open.delete(at);
     }
   }

@@ -2,7 +2,8 @@
 export const countNames = [
   'writes', 'flushes', 'reads', 'errors', 'kills', 'powerCuts', 'linkCuts', 'stalls', 'diskFaults',
   'metadataFlips', 'replacements', 'promotions', 'forced', 'failovers', 'splitBrains',
-  'completions', 'syncs', 'markChecks', 'acksAlone', 'steps', 'simulatedMs',
+  'completions', 'syncs', 'remote', 'acksRemote', 'attaches', 'detaches', 'resolutions', 'undone',
+  'markChecks', 'acksAlone', 'steps', 'simulatedMs',
 ] as const;
 
 export type Counts = Record<(typeof countNames)[number], number>;

@@ -84,7 +84,7 @@ export class DurableMeta {
     const newer = two !== null && (one === null || two.sequence > one.sequence) ? two : one;
     if (newer === null) return true;
     const state = newer.states[region % limits.regionsPerIndexPage] ?? 0;
-    if ((state & RegionBit.peerFull) !== 0) return true;
+    if ((state & (RegionBit.peerFull | RegionBit.localFull)) !== 0) return true;
     if ((state & RegionBit.page) === 0) return false;
     const bits = this.#pages[region];
     if (bits == null) return true;
@@ -119,7 +119,12 @@ export class DurableMeta {
       } else {
         const at = mapOffset + index * page;
         const one = decodeMapPage(this.#image.subarray(at, at + page), copyId, index);
-        this.#pages[index] = one?.peerStale ?? null;
+        // Stale there or stale here: either may differ.
+        const bits = one?.peerStale ?? null;
+        one?.localStale.forEach((byte, at) => {
+          if (bits !== null) bits[at] = (bits[at] ?? 0) | byte;
+        });
+        this.#pages[index] = bits;
       }
     }
     this.#dirty.clear();

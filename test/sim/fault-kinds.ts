@@ -9,6 +9,7 @@ export const faultKinds = [
   'flip-superblock', 'flip-map', 'flip-index', 'flip-hot',
   'rollback', 'recreate', 'clone',
   'swap', 'demote', 'demote-force', 'promote-other', 'force-other', 'force-both', 'clock',
+  'detach', 'detach-crash', 'attach', 'pause', 'peer-gone', 'promote-filling', 'split', 'resolve',
 ] as const;
 
 export type FaultKind = (typeof faultKinds)[number];

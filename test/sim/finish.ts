@@ -6,7 +6,7 @@ import type { SimRun } from './run.ts';
 const boundMs = 240_000;
 
 export function finish(run: SimRun): void {
-  const { pair, cluster, machines, trace, links } = run;
+  const { pair, cluster, machines, trace, taps: { links } } = run;
   trace.line('', 'heal');
   cluster.isHealing = true;
   pair.heal();
@@ -19,12 +19,32 @@ export function finish(run: SimRun): void {
   run.requestsLeft = Math.min(run.requestsLeft, 30);
   if (!run.until(() => isSettled(run), boundMs)) run.fail('the pair does not converge');
   trace.line('', 'settled');
+  if (run.resolver.kept !== null && run.world.random.chance(0.5)) undo(run);
   const primary = machines.find((one) => one.isWorking) as Machine;
   cluster.isIdle = true;
   checkCopies(run, 'after convergence');
   const flush = run.ledger.flush(primary.node);
   if (!run.until(() => flush.isDone, 30_000)) run.fail('the last flush is not answered');
   checkIdle(run, primary);
+}
+
+/** What the latest decision overwrote comes back, and the pair follows. */
+function undo(run: SimRun): void {
+  const { machines, cluster, resolver } = run;
+  cluster.isIdle = true;
+  for (const machine of machines) if (machine.isWorking) cluster.demote(machine, false);
+  const isIdle = (): boolean => machines.every((one) =>
+    one.node.phase === 'complete' && one.role === 'secondary' && !one.isStopping);
+  if (!run.until(isIdle, 60_000)) run.fail('the pair is not complete after a demotion');
+  let answer: string | null | undefined;
+  resolver.undo(run.world.random.pick(machines), (refusal) => {
+    answer = refusal;
+  });
+  if (!run.until(() => answer !== undefined, 60_000)) run.fail('an undo is not answered');
+  if (answer !== null) run.fail(`an undo is refused: ${answer}`);
+  cluster.isIdle = false;
+  if (!run.until(() => isSettled(run), boundMs)) run.fail('no convergence after an undo');
+  run.trace.line('', 'settled after the undo');
 }
 
 /** One primary, both complete, every request answered. */

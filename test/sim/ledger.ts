@@ -11,11 +11,17 @@ const sector = 512;
 
 export interface LedgerHost {
   /** An error is a legitimate answer to this request. */
-  mayFail(node: SimNode, request: SimRequest): boolean;
+  mayFail(node: SimNode, request: SimRequest, era: number): boolean;
   /** A write or zero is about to be submitted. */
   writing(node: SimNode): void;
   /** A write, zero or flush was acknowledged on `node`. */
   acknowledged(node: SimNode, alone: boolean): void;
+  /** A write was acknowledged by a primary that relies on the peer's copy. */
+  acknowledgedRemotely(node: SimNode, entry: Entry): void;
+  /** A sign of what happens to sessions: it changes with each. */
+  era(): number;
+  /** Its peer was promoted meanwhile: what it still reads may be old. */
+  mayBeOld(node: SimNode): boolean;
 }
 
 export class Ledger {
@@ -32,6 +38,8 @@ export class Ledger {
   /** By id: first and last sector; id 0 is unused. */
   readonly #first: number[] = [0];
   readonly #last: number[] = [0];
+  /** By node: writes that are not answered. */
+  readonly #open: Record<string, Set<Entry>>;
   #events = 1;
   #zeroed = false;
 
@@ -39,6 +47,7 @@ export class Ledger {
     this.#host = host;
     this.#isAsync = isAsync;
     this.#initialIds = Object.values(initial);
+    this.#open = Object.fromEntries(Object.keys(initial).map((name) => [name, new Set()]));
     this.views = Object.fromEntries(
       Object.entries(initial).map(([name, id]) => [name, new CopyView(size, id)]),
     );
@@ -56,6 +65,27 @@ export class Ledger {
 
   view(node: SimNode): CopyView {
     return this.views[node.name] as CopyView;
+  }
+
+  /** The copy whose data `node` serves: the peer's, where it relies on that. */
+  truth(node: SimNode): CopyView {
+    if (node.resource?.remote.isActive !== true) return this.view(node);
+    return this.views[this.#nameOfPeer(node)] as CopyView;
+  }
+
+  /** What `node` has not answered may be on the copy that it relies on. */
+  pushOpen(node: SimNode): void {
+    const truth = this.truth(node);
+    for (const entry of this.#open[node.name] ?? []) if (!truth.has(entry)) truth.push(entry);
+  }
+
+  /** The process of `node` ended: its requests are answered by nobody. */
+  forgetOpen(node: SimNode): void {
+    this.#open[node.name]?.clear();
+  }
+
+  #nameOfPeer(node: SimNode): string {
+    return Object.keys(this.views).find((name) => name !== node.name) as string;
   }
 
   /** The copy that follows what `node` acknowledges, or null. */
@@ -82,10 +112,16 @@ export class Ledger {
 
   flush(node: SimNode): SimRequest {
     const since = this.#events;
+    const era = this.#host.era();
     const request = node.submit(AppOp.flush, 0, 0);
     chain(request, () => {
-      if (!this.#succeeded(node, request)) return;
+      if (!this.#succeeded(node, request, era)) return;
       this.flushes++;
+      if (node.running.remote.isActive) {
+        this.#host.acknowledged(node, false);
+        this.#events++;
+        return;
+      }
       const alone = node.running.aloneRecorded;
       this.#host.acknowledged(node, alone);
       this.#events++;
@@ -97,7 +133,7 @@ export class Ledger {
   }
 
   read(node: SimNode, offset: number, length: number): SimRequest {
-    const view = this.view(node);
+    const view = this.truth(node);
     const first = offset / sector;
     const count = length / sector;
     // Only sectors with more than one candidate can change what is allowed.
@@ -109,17 +145,20 @@ export class Ledger {
         : open.list.slice(open.hidden).map((entry) => entry.id);
       before.set(at, new Set(ids));
     }
+    const era = this.#host.era();
     const request = node.submit(AppOp.read, offset, length);
     chain(request, () => {
-      if (!this.#succeeded(node, request)) return;
+      if (!this.#succeeded(node, request, era)) return;
       this.reads++;
+      if (this.#host.mayBeOld(node)) return;
+      const now = this.truth(node);
       for (let index = 0; index < count; index++) {
         const id = idAt(request.data as Buffer, index * sector);
         const at = first + index;
-        if (before.get(at)?.has(id) === true || view.allows(at, id, false)) continue;
+        if (before.get(at)?.has(id) === true || now.allows(at, id, false)) continue;
         throw new Error(
           `a read of sector ${at} on ${node.name} found write ${id}, allowed: ` +
-          `${[...(before.get(at) ?? [])].join(', ')}; now ${view.allowedText(at, false)}`,
+          `${[...(before.get(at) ?? [])].join(', ')}; now ${now.allowedText(at, false)}`,
         );
       }
     });
@@ -153,6 +192,19 @@ export class Ledger {
     return null;
   }
 
+  /** As problem(), of a few sectors of an exact copy on stable storage. */
+  sectorProblem(
+    view: CopyView, image: Buffer, dataOffset: number, first: number, last: number,
+  ): string | null {
+    for (let at = first; at < last; at++) {
+      const id = idAt(image, dataOffset + at * sector);
+      if (!view.allows(at, id, true)) {
+        return `sector ${at} holds write ${id}, allowed: ${view.allowedText(at, true)}`;
+      }
+    }
+    return null;
+  }
+
   /** After a power cut: what is there is durable, and must be a state that was promised. */
   collapse(node: SimNode, image: Buffer, dataOffset: number): void {
     const view = this.view(node);
@@ -169,19 +221,31 @@ export class Ledger {
     const last = first + length / sector;
     const entry: Entry = { id, first, last, acked: 0, counted: 0 };
     this.#host.writing(node);
-    const view = this.view(node);
-    view.push(entry);
-    const { aloneRecorded, session } = node.running;
-    const follower = this.#follower(node);
+    this.truth(node).push(entry);
+    const { aloneRecorded, session, remote } = node.running;
+    const follower = remote.isActive ? null : this.#follower(node);
     if (follower?.kind === 'exact' && (session !== null || !aloneRecorded)) follower.push(entry);
+    const era = this.#host.era();
+    this.#open[node.name]?.add(entry);
     const request = node.submit(op, offset, length, data);
-    chain(request, () => this.#changed(node, request, entry));
+    chain(request, () => this.#changed(node, request, entry, era));
     return request;
   }
 
-  #changed(node: SimNode, request: SimRequest, entry: Entry): void {
-    if (!this.#succeeded(node, request)) return;
+  #changed(node: SimNode, request: SimRequest, entry: Entry, era: number): void {
+    this.#open[node.name]?.delete(entry);
+    if (!this.#succeeded(node, request, era)) return;
     this.writes++;
+    if (node.running.remote.isActive) {
+      this.#host.acknowledged(node, false);
+      entry.acked = entry.counted = ++this.#events;
+      const truth = this.truth(node);
+      truth.raise(entry);
+      truth.makeDurable(entry);
+      truth.unique++;
+      this.#host.acknowledgedRemotely(node, entry);
+      return;
+    }
     const alone = node.running.aloneRecorded;
     this.#host.acknowledged(node, alone);
     entry.acked = ++this.#events;
@@ -199,10 +263,10 @@ export class Ledger {
     follower.raise(entry);
   }
 
-  #succeeded(node: SimNode, request: SimRequest): boolean {
+  #succeeded(node: SimNode, request: SimRequest, era: number): boolean {
     if (request.errno === 0) return true;
     this.failed++;
-    if (!this.#host.mayFail(node, request)) {
+    if (!this.#host.mayFail(node, request, era)) {
       throw new Error(`a request (op ${request.op}) on ${node.name} failed: ${request.errno}`);
     }
     return false;

@@ -23,7 +23,17 @@ export class Machine {
   /** Durable generation before the promotion of this reign. */
   before = 0n;
   isPromoting = false;
+  /** The promotion under way, or the latest one, was forced. */
+  isForcing = false;
   isStopping = false;
+  isAttaching = false;
+  /** The peer's copy is the one that counts for this primary; and served it. */
+  isRemote = false;
+  wasServed = false;
+  /** The peer was promoted while this primary relied on its copy. */
+  isOrphaned = false;
+  /** Its disk was refused. */
+  isDiskBad = false;
   /** The device was taken away by force: requests end with EIO. */
   isForced = false;
   /** A restart is scheduled. */
@@ -36,6 +46,8 @@ export class Machine {
   /** An image of the disk taken earlier. */
   image: Buffer | null = null;
   splitBrains = 0;
+  /** Called when a write to the data of its disk begins. */
+  guard: () => void = () => undefined;
   /** The source's generation that this copy was told to take, and what only the source had. */
   adopting: { generation: bigint; unique: number } | null = null;
 
@@ -63,6 +75,23 @@ export class Machine {
       !this.isStopping && !this.isPromoting;
   }
 
+  /** Hears what its core says. */
+  listen(): void {
+    const { node } = this;
+    const run = this.#run;
+    node.linger = true;
+    if (run.trace.isRead) node.log = run.trace.logger(node.name);
+    node.onEvent = (event) => {
+      run.trace.line(node.name, `event ${event.kind}`);
+      if (event.kind === 'split-brain') {
+        this.splitBrains++;
+        run.counts.splitBrains++;
+        run.forks.flagged(this);
+      }
+      if (event.kind === 'syncdone') run.counts.syncs++;
+    };
+  }
+
   /** The disk was put in, or its bytes were exchanged. */
   watchDisk(): void {
     const { disk, image } = this.node;
@@ -70,10 +99,14 @@ export class Machine {
     const { mediaSize, keepDirty, extentSize } = image;
     const meta = new DurableMeta(disk.durable, mediaSize, keepDirty, extentSize);
     this.meta = meta;
+    const end = this.dataOffset + mediaSize;
     disk.earlyRate = options.earlyRate;
     disk.latency = options.diskMs[this.name === 'a' ? 0 : 1];
     disk.observer = {
-      issued: (offset, length) => marks.touched(offset, length),
+      issued: (offset, length) => {
+        if (offset >= this.dataOffset && offset < end) this.guard();
+        marks.touched(offset, length);
+      },
       stored: (offset, length) => {
         if (meta.changed(offset, length)) marks.metadataChanged();
         else marks.touched(offset, length);

@@ -112,7 +112,8 @@ export const mutants: readonly Mutant[] = [
   },
   {
     name: 'generation-in-one-copy-of-the-superblock', file: 'lib/core/superblock-store.ts',
-    rule: 'torn metadata', seeds: 400,
+    rule: 'torn metadata', seeds: 2000,
+    faults: ['flip-superblock', 'power', 'swap', 'cut'],
     find: 'this.#disk.writeDurable(0, raw, (errno) => {',
     replace: 'this.#disk.write(0, raw, 0, raw.length, (errno) => {',
   },
@@ -138,10 +139,10 @@ export const mutants: readonly Mutant[] = [
     faults: ['eio-flush', 'power', 'kill'],
   },
   {
-    name: 'ignore-a-local-write-error', file: appIo, rule: 'a failed copy', seeds: 800,
-    find: 'if (errno !== 0 || this.#host.failed) {',
-    replace: 'if (this.#host.failed) {',
-    faults: ['eio-write'],
+    name: 'go-on-after-a-local-error', file: resource, rule: 'a failed copy', seeds: 300,
+    find: "if (op !== 'read') this.#fail(`the local copy",
+    replace: "if (op === 'metadata') this.#fail(`the local copy",
+    faults: ['eio-write', 'eio-flush'],
   },
   {
     name: 'no-inconsistent-record', file: session, rule: 'both maps', seeds: 800,
@@ -149,9 +150,10 @@ export const mutants: readonly Mutant[] = [
     replace: 'syncGeneration: (this.peer as Hello).generation,',
   },
   {
-    name: 'adopt-before-the-flush', file: session, rule: 'both maps', seeds: 800,
-    find: 'disk.flush(record);',
-    replace: 'record(0);',
+    name: 'done-before-the-flush', file: session, rule: 'both maps', seeds: 2500,
+    faults: ['power', 'power-both', 'cut', 'pair-crash', 'kill'],
+    find: 'this.#host.flushBoth(stream, () => {',
+    replace: '((_: PeerStream, then: () => void) => then())(stream, () => {',
   },
   {
     name: 'marks-handed-over-are-not-durable', file: session, rule: 'both maps', seeds: 800,
@@ -198,10 +200,10 @@ export const mutants: readonly Mutant[] = [
   },
   {
     name: 'a-start-trusts-what-it-read', file: 'lib/core/open-resource.ts', rule: 'torn metadata',
-    seeds: 800,
+    seeds: 2500,
     find: 'ports.disk.flush((flushError) => {',
     replace: '((then: (errno: number) => void) => then(0))((flushError) => {',
-    faults: ['kill', 'crash-in-start', 'power', 'recreate', 'swap'],
+    faults: ['kill', 'crash-in-start', 'kill-both', 'power'],
   },
   {
     name: 'requests-answered-twice', file: appIo, rule: 'every request once', seeds: 200,

@@ -2,11 +2,10 @@
  * One run: a pair of real cores in a simulated world, driven by a seed through a phase of load and
  * faults, then healed, and watched at every step.
  */
-import { FrameType } from '../../lib/format/frame.ts';
-import { DataState } from '../../lib/format/superblock.ts';
+import { DataState, SuperblockFlag } from '../../lib/format/superblock.ts';
+import { AppOp } from '../../lib/core/ports.ts';
 import type { SimNode, SimRequest } from '../fixtures/sim-node.ts';
 import { SimPair } from '../fixtures/sim-pair.ts';
-import type { SimLink } from '../fixtures/sim-link.ts';
 import type { SimWorld } from '../fixtures/sim-world.ts';
 import { Chaos } from './chaos.ts';
 import { boundsProblem } from './checks/bounds.ts';
@@ -14,17 +13,19 @@ import { GenerationCheck } from './checks/generations.ts';
 import { MarksCheck } from './checks/marks.ts';
 import { ForkCheck } from './checks/forks.ts';
 import { Cluster } from './cluster.ts';
-import { idAt } from './copy-view.ts';
+import { idAt, type Entry } from './copy-view.ts';
 import { noCounts, type Counts } from './counts.ts';
 import { Ledger, type LedgerHost } from './ledger.ts';
 import { Machine } from './machine.ts';
 import { describeOptions, type SimOptions } from './options.ts';
 import { finish } from './finish.ts';
-import { StreamLog } from './stream-log.ts';
+import { LinkTaps } from './link-taps.ts';
+import { RemoteWatch } from './remote.ts';
+import { Resolver } from './resolver.ts';
 import { Trace } from './trace.ts';
 
 const targetPhases: ReadonlySet<string> = new Set(
-  ['waiting', 'keeping', 'syncing', 'adopting'],
+  ['waiting', 'keeping', 'syncing', 'adopting', 'taking'],
 );
 const stepsMax = 400_000;
 
@@ -50,13 +51,14 @@ export class SimRun implements LedgerHost {
   readonly machines: readonly [Machine, Machine];
   readonly cluster: Cluster;
   readonly counts: Counts = noCounts();
-  readonly links: SimLink[] = [];
+  readonly taps: LinkTaps;
+  readonly remote: RemoteWatch;
+  readonly resolver: Resolver;
   requestsLeft: number;
   readonly #generations = new GenerationCheck();
   readonly #verbose: boolean;
   #reigns = 0;
-  /** What each node sent over its newest connection. */
-  #logs: Record<string, StreamLog> = {};
+  #era = 0;
 
   constructor(options: SimOptions, settings: RunSettings) {
     this.options = options;
@@ -77,8 +79,10 @@ export class SimRun implements LedgerHost {
     this.machines = [new Machine(this, this.pair.a), new Machine(this, this.pair.b)];
     this.forks = new ForkCheck(this);
     this.cluster = new Cluster(this);
-    for (const machine of this.machines) this.#prepare(machine);
-    this.pair.onLink = (link, dialer) => this.#tap(link, dialer);
+    for (const machine of this.machines) machine.listen();
+    this.taps = new LinkTaps(this, settings.verbose);
+    this.remote = new RemoteWatch(this);
+    this.resolver = new Resolver(this);
   }
 
   /** Throws what is wrong. */
@@ -150,20 +154,43 @@ export class SimRun implements LedgerHost {
 
   // LedgerHost
 
-  mayFail(node: SimNode, request: SimRequest): boolean {
+  mayFail(node: SimNode, request: SimRequest, era: number): boolean {
     const machine = this.machine(node);
-    if (node.running.failed || machine.isForced) return true;
-    return request.op === 1 && (machine.diskErrors > 0 || node.disk.latent.size > 0);
+    const { failed, remote, context } = node.running;
+    if (failed || machine.isForced) return true;
+    const isServed = node.phase === 'remote' || node.phase === 'rejoining';
+    if (remote.isActive && context.options.onNoData === 'fail' && !isServed) return true;
+    if (request.op !== AppOp.read) return false;
+    const isBad = ({ diskErrors, readErrors }: Machine): boolean => diskErrors > 0 || readErrors;
+    const other = this.other(machine);
+    // The peer's data answer, where there is a complete peer all the time.
+    const hasPeer = era === this.#era && (isServed || node.phase === 'complete');
+    return isBad(other) || (!hasPeer && isBad(machine));
+  }
+
+  era(): number {
+    return this.#era;
+  }
+
+  mayBeOld(node: SimNode): boolean {
+    return this.machine(node).isOrphaned;
+  }
+
+  acknowledgedRemotely(node: SimNode, entry: Entry): void {
+    this.remote.acknowledged(node, entry);
   }
 
   acknowledged(node: SimNode, alone: boolean): void {
     const machine = this.machine(node);
     const other = this.other(machine);
     if (alone) this.counts.acksAlone++;
+    const isRemote = node.running.remote.isActive;
+    const record = isRemote ? this.remote.recordProblem(machine) : null;
+    if (record !== null) this.fail(`${node.name}: ${record}`);
     const problem = machine.reign === 0
       ? 'acknowledged by a node that was not promoted'
       : this.#generations.problem(
-          machine.reign, machine.before, machine.meta.superblock(),
+          machine.reign, machine.before, (isRemote ? other : machine).meta.superblock(),
           // A clone shares everything, which is what makes it one.
           this.ledger.view(other.node).isTainted ? null : other.meta.superblock(), alone,
         );
@@ -195,9 +222,20 @@ export class SimRun implements LedgerHost {
     counts.promotions++;
     if (forced) counts.forced++;
     if (view.leader === other.name) counts.failovers++;
-    if (view.kind === 'mixed' && !view.isTainted && !forced) {
+    if (machine.isRemote || node.running.remote.isActive) {
+      machine.reign = ++this.#reigns;
+      machine.app.begin();
+      return;
+    }
+    if (other.isRemote) other.isOrphaned = true;
+    // Who says that the peer is gone takes what is there.
+    const isGone = (machine.meta.superblock()?.flags ?? 0) & SuperblockFlag.peerGone;
+    const isStale = view.kind === 'mixed' && !view.isTainted && isGone === 0;
+    if (isStale && !forced) {
       this.fail(`${node.name}: a half-finished copy was promoted without force`);
     }
+    // A rolled back copy, forced: a person gave up what was written since.
+    if (forced && view.isTainted) follower.unique = 0;
     const problem = ledger.problem(node, node.disk.cache, machine.dataOffset, false);
     if (problem !== null) this.fail(`promotion: ${problem}`);
     view.adopt(node.disk.cache, machine.dataOffset);
@@ -205,8 +243,8 @@ export class SimRun implements LedgerHost {
     view.isTainted = false;
     view.leader = null;
     if (node.phase === 'complete' && other.node.phase === 'complete') {
-      this.#mustBeEqual('at a promotion');
-      this.#follow(other, machine);
+      this.mustBeEqual('at a promotion');
+      this.follow(other, machine);
     } else {
       this.forks.forked(machine);
       // What it holds of the other one's tail is another history now.
@@ -227,6 +265,7 @@ export class SimRun implements LedgerHost {
     } else {
       counts.kills++;
     }
+    this.remote.crashed(machine);
   }
 
   /** The process is gone; with `lossy` what it had received and not executed is too. */
@@ -236,7 +275,9 @@ export class SimRun implements LedgerHost {
     machine.reign = 0;
     machine.role = 'none';
     machine.phase = 'none';
-    machine.isPromoting = machine.isStopping = machine.isForced = false;
+    machine.isPromoting = machine.isStopping = machine.isForced = machine.isAttaching = false;
+    machine.isRemote = machine.isOrphaned = false;
+    this.ledger.forgetOpen(machine.node);
     machine.diskErrors = 0;
     if (mayLack) view.rollBackAll();
     view.leader = null;
@@ -273,6 +314,12 @@ export class SimRun implements LedgerHost {
     this.#lost(machine);
   }
 
+  /** A running primary without a copy gets a new disk. */
+  exchanged(machine: Machine): void {
+    this.ledger.view(machine.node).isRelated = false;
+    this.#lost(machine);
+  }
+
   /** The disk holds what it held earlier, or what another one holds. */
   rolledBack(machine: Machine, what: string): void {
     this.trace.line(machine.name, what);
@@ -289,7 +336,10 @@ export class SimRun implements LedgerHost {
     view.isTainted = true;
     view.isRelated = false;
     view.leader = null;
-    this.#lost(machine);
+    const other = this.other(machine).node;
+    // Put back what was taken away before: nobody lacks anything.
+    if (node.data().equals(other.data())) this.ledger.view(other).unique = 0;
+    else this.#lost(machine);
   }
 
   /** What this copy held is gone: the other one is the only one that has it. */
@@ -321,36 +371,24 @@ export class SimRun implements LedgerHost {
     return `${this.pair.describe()}\n${views.join('\n')}`;
   }
 
-  #prepare(machine: Machine): void {
-    const { node } = machine;
-    node.linger = true;
-    if (this.trace.isRead) node.log = this.trace.logger(node.name);
-    node.onEvent = (event) => {
-      this.trace.line(node.name, `event ${event.kind}`);
-      if (event.kind === 'split-brain') {
-        machine.splitBrains++;
-        this.counts.splitBrains++;
-        this.forks.flagged(machine);
-      }
-      if (event.kind === 'syncdone') this.counts.syncs++;
-    };
-  }
-
   #observe(machine: Machine): void {
     const { node } = machine;
     const { phase } = node;
     if (phase !== machine.phase) {
       const before = machine.phase;
       machine.phase = phase;
+      this.#era++;
       this.trace.line(node.name, `${before} -> ${phase}`);
       if (targetPhases.has(phase) && !targetPhases.has(before)) this.#becomesTarget(machine);
+      if (phase === 'syncing') this.#isFilled(machine);
       if (phase === 'adopting') this.#adopts(machine);
       if (phase === 'complete' && before === 'adopting') this.#adopted(machine);
     }
+    this.remote.observe(machine);
     const role = node.resource?.role ?? 'none';
     if (role !== machine.role) {
       if (machine.role === 'none') this.started(machine);
-      if (role === 'primary') machine.before = machine.meta.superblock()?.generation ?? 0n;
+      if (role === 'primary') this.#takesRole(machine);
       machine.role = role;
       this.trace.line(node.name, `role ${role}`);
     }
@@ -379,28 +417,42 @@ export class SimRun implements LedgerHost {
     if (view.kind === 'mixed') view.isTainted = true;
   }
 
+  /** Durable soon, whether or not the promotion is ever answered. */
+  #takesRole(machine: Machine): void {
+    machine.before = machine.meta.superblock()?.generation ?? 0n;
+    const view = this.ledger.view(machine.node);
+    if (machine.isForcing && view.kind === 'mixed') view.isTainted = true;
+  }
+
+  /** The source's bytes come in from here on. Two copies nobody ever wrote stay equal. */
+  #isFilled(machine: Machine): void {
+    if (this.ledger.hasBegun) this.ledger.view(machine.node).kind = 'mixed';
+  }
+
   #becomesTarget(machine: Machine): void {
     const { ledger } = this;
     this.#adoptedUnheard(this.other(machine));
     const view = ledger.view(machine.node);
+    if (view.unique > 0 && view.isGivenUp) view.unique = 0;
     if (view.unique > 0) {
       this.fail(`${machine.name} is about to be overwritten and holds ` +
         `${view.unique} acknowledged writes that nobody else has`);
     }
-    // Two copies that nobody ever wrote are equal all the time.
-    if (ledger.hasBegun) view.kind = 'mixed';
+    // What waits only is what it was, unless writes are under way; see also writing().
+    if (this.other(machine).node.open.size > 0) this.#isFilled(machine);
     view.leader = null;
   }
 
   #adopted(machine: Machine): void {
     this.counts.completions++;
     machine.adopting = null;
-    this.#follow(machine, this.other(machine));
+    this.follow(machine, this.other(machine));
   }
 
   /** The copy of `machine` is equal to the one of `leader` from here on. */
-  #follow(machine: Machine, leader: Machine): void {
+  follow(machine: Machine, leader: Machine): void {
     const { ledger, options } = this;
+    this.#adoptedUnheard(leader);
     const view = ledger.view(machine.node);
     const source = ledger.view(leader.node);
     if (source.kind === 'mixed' && !source.isTainted) {
@@ -409,10 +461,11 @@ export class SimRun implements LedgerHost {
     view.cloneFrom(source);
     view.leader = leader.name;
     view.unique = source.unique = 0;
+    view.isGivenUp = source.isGivenUp = false;
     this.forks.joined();
     ledger.streams[machine.name] = null;
     if (options.mode === 'async' && view.kind === 'exact') {
-      const log = this.#logs[leader.name];
+      const log = this.taps.logs[leader.name];
       const { disk } = machine.node;
       const { dataOffset } = machine;
       const ids = Array.from({ length: view.sectors }, (_, at) =>
@@ -424,42 +477,9 @@ export class SimRun implements LedgerHost {
     if (!this.marks.isMeaningful) this.marks.start();
   }
 
-  #mustBeEqual(when: string): void {
+  mustBeEqual(when: string): void {
     const difference = this.pair.difference();
     if (difference !== -1) this.fail(`${when} block ${difference} differs`);
-  }
-
-  #tap(link: SimLink, dialer: SimNode): void {
-    this.links.push(link);
-    if (this.links.length > 8) this.links.shift();
-    const other = this.pair.other(dialer);
-    this.#logs = { a: this.#newLog(this.pair.b), b: this.#newLog(this.pair.a) };
-    const logs = this.#logs;
-    const isAsync = this.options.mode === 'async';
-    [dialer, other].forEach((node, index) => {
-      const end = link.ends[index as 0 | 1];
-      const peer = node === dialer ? other : dialer;
-      end.tap = (frame) => {
-        this.trace.mix(frame.type * 65_537 + frame.seq);
-        if (isAsync) {
-          logs[node.name]?.sent(frame);
-          logs[peer.name]?.answered(frame);
-        }
-        const quiet = frame.type === FrameType.keepalive || frame.type === FrameType.keepaliveReply;
-        if (!this.trace.isRead || quiet || (!this.#verbose && frame.size > 0)) return;
-        this.trace.note(node.name, `frame ${frameName(frame.type)} seq=${frame.seq} ` +
-          `arg=${frame.arg} ${frame.offset}+${frame.size}`);
-      };
-    });
-    this.trace.line(dialer.name, 'connection');
-  }
-
-  #newLog(receiver: SimNode): StreamLog {
-    const { dataOffset } = receiver.geometry;
-    return new StreamLog((sector) => {
-      const at = dataOffset + sector * 512;
-      return [idAt(receiver.disk.cache, at), idAt(receiver.disk.durable, at)];
-    });
   }
 
   #checkBounds(): void {
@@ -472,10 +492,4 @@ export class SimRun implements LedgerHost {
 
 function initialId(name: string, zeroed: boolean): number {
   return zeroed ? 0 : Buffer.alloc(4, name).readUInt32LE(0);
-}
-
-const frameNames = new Map(Object.entries(FrameType).map(([name, type]) => [type as number, name]));
-
-function frameName(type: number): string {
-  return frameNames.get(type) ?? String(type);
 }

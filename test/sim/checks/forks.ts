@@ -46,6 +46,7 @@ export class ForkCheck {
       const reason = node.resource?.refusal?.reason;
       // A new copy, promoted before it was ever equal to the other one, shares no history with it.
       if (reason === 'unrelated' && !areRelated) return null;
+      if (reason === 'both-primary' && machines.some((one) => one.isRemote)) return null;
       if (reason != null && reason !== 'split-brain' && reason !== 'same-copy') {
         return `${node.name} calls a split brain ${reason}`;
       }
