@@ -64,6 +64,7 @@ export class Resolution {
   readonly #request: ResolveRequest;
   readonly #done: (result: ResolveResult) => void;
   #isOver = false;
+  #isDecided = false;
   /** Ids named in the hello; 0 before the peer was seen. */
   #localGeneration = 0n;
   #peerGeneration = 0n;
@@ -127,7 +128,10 @@ export class Resolution {
 
   sessionEnded(session: Session): void {
     if (this.#isOver) return;
-    if (this.#session === session) this.#fail(lostRefusal);
+    // Once the decision was sent the copying may have begun, and goes on by itself: what was kept
+    // stays kept.
+    if (this.#isDecided && this.#result !== null) this.#end(this.#result);
+    else if (this.#session === session) this.#fail(lostRefusal);
     else this.#resource.linker.probe();
   }
 
@@ -217,6 +221,7 @@ export class Resolution {
   }
 
   #go(session: Session): void {
+    this.#isDecided = true;
     session.resolve?.decide();
     this.#watch(session);
   }

@@ -314,7 +314,8 @@ export class Resource implements SessionHost, AppIoHost, LinkerHost {
       this.context.log.warn({ reason }, 'the handshake was refused');
     }
     const peerWasPrimary = reason === 'primary-is-behind' || reason === 'both-primary';
-    if (this.remote.isActive && !this.isDiskless && !this.#roleChange.isPending) {
+    const isAttached = this.remote.isActive && !this.isDiskless;
+    if (isAttached && !peerWasPrimary && !this.#roleChange.isPending) {
       // What was attached does not fit the peer's copy: on without it.
       this.remote.lose(`the peer refuses the copy that was attached: ${text}`, 'detached');
       this.refusal = null;

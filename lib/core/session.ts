@@ -8,7 +8,7 @@
  */
 import { HastError } from '../base/errors.ts';
 import {
-  bodyFrame, bodyOf, DetachKeep, FrameType, isRangeFrame, plainFrame, type Frame,
+  bodyFrame, bodyOf, DetachKeep, FrameType, isRangeFrame, textOf, plainFrame, type Frame,
 } from '../format/frame.ts';
 import {
   Attachment, decodeHello, decodeLineage, encodeHello, encodeLineage, Feature, Resolve, WireRole,
@@ -73,8 +73,8 @@ export class Session implements LinkHandler, AckSink {
     this.numbers = new PeerNumbers(this, context);
     this.#target = new SyncTarget(this, context, host);
     this.#server = new RemoteServer(this, context, host);
-    const { windowBytes, windowFrames } = host.hello();
-    this.replica = new Replica(context, this, windowFrames, windowBytes);
+    const own = host.hello();
+    this.replica = new Replica(context, this, own.windowFrames, own.windowBytes);
     this.#link = open(this);
     this.#acks = new AckBatch(this.#link);
     this.#keepalive();
@@ -93,7 +93,7 @@ export class Session implements LinkHandler, AckSink {
 
   /** True from the accepted handshake on. */
   get isConnected(): boolean {
-    return !isHandshake(this.phase) && this.phase !== 'ended';
+    return this.phase !== 'ended' && !isHandshake(this.phase);
   }
 
   /** Both nodes know how to serve a primary without a complete copy. */
@@ -176,14 +176,13 @@ export class Session implements LinkHandler, AckSink {
   }
 
   announceRole(role: number): void {
-    this.#link.send(plainFrame(FrameType.role, 0, role));
+    this.send(plainFrame(FrameType.role, 0, role));
   }
 
   /** This node is primary of a complete pair: its writes go through this session. */
   becomeSender(): PeerStream {
-    const stream = this.newStream();
-    stream.counts = true;
-    return stream;
+    this.newStream().counts = true;
+    return this.newStream();
   }
 
   send(frame: Frame): void {
@@ -234,11 +233,8 @@ export class Session implements LinkHandler, AckSink {
   }
 
   readDone(frame: Frame, errno: number, data: Buffer, at: number): void {
-    if (errno !== 0) {
-      this.#link.send(plainFrame(FrameType.readError, frame.seq, errno));
-      return;
-    }
-    this.#link.send({
+    if (errno !== 0) this.#link.send(plainFrame(FrameType.readError, frame.seq, errno));
+    else this.#link.send({
       type: FrameType.readData, flags: 0, seq: frame.seq, offset: 0, size: frame.size, arg: 0,
       payload: data, payloadOffset: at, headroom: at,
     });
@@ -309,7 +305,7 @@ export class Session implements LinkHandler, AckSink {
       case FrameType.role: this.peerRole = frame.arg; return;
       case FrameType.number: this.numbers.give(); return;
       case FrameType.numberAck: this.numbers.take(frame.arg); return;
-      case FrameType.bye: this.end(`the peer closed: ${bodyText(frame)}`); return;
+      case FrameType.bye: this.end(`the peer closed: ${textOf(frame)}`); return;
       default: this.#dispatchSync(frame);
     }
     this.pump();
@@ -499,8 +495,4 @@ export class Session implements LinkHandler, AckSink {
 /** Nothing was agreed on yet. */
 export function isHandshake(phase: SessionPhase): boolean {
   return phase === 'hello' || phase === 'verdict' || phase === 'resolving';
-}
-
-function bodyText(frame: Frame): string {
-  return bodyOf(frame).toString('utf8').replaceAll(/[^\x20-\x7e]/g, '?').slice(0, 200);
 }

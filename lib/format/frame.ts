@@ -136,3 +136,8 @@ export function bodyOf(frame: Frame): Buffer {
   if (frame.payload === null) return Buffer.alloc(0);
   return frame.payload.subarray(frame.payloadOffset, frame.payloadOffset + frame.size);
 }
+
+/** The payload as printable text, for a log; never longer than 200 characters. */
+export function textOf(frame: Frame): string {
+  return bodyOf(frame).toString('utf8').replaceAll(/[^\x20-\x7e]/g, '?').slice(0, 200);
+}

@@ -316,3 +316,49 @@ eachSeed('remote: a peer that came back with less does not take over', {}, (pair
   t.notOk(late.isDone);
   t.ok(pair.a.running.failed);
 });
+
+eachSeed('remote: a copy lost again in the session that made it whole', { seeds: 10 },
+  (pair, t) => {
+    const ledger = new SimLedger(2 * MiB);
+    pair.primary();
+    const generations = new Set<bigint>();
+    for (let round = 0; round < 2; round++) {
+      work(pair, ledger, 20);
+      pair.a.running.operator.detach((refusal) => t.equal(refusal, null));
+      work(pair, ledger, 20);
+      pair.until('served', () => served(pair));
+      pair.answered(pair.a);
+      const { generation } = pair.b.running.context.store.value;
+      t.notOk(generations.has(generation), 'a generation of its own');
+      generations.add(generation);
+      if (round > 0) break;
+      const answer = pair.a.attach();
+      pair.until('attached', () => answer.done);
+      equal(pair, ledger);
+    }
+    // The copy that was given up twice must not be taken for the newer one.
+    pair.a.crash(true, false);
+    pair.b.crash(true, false);
+    pair.a.start();
+    pair.b.start();
+    pair.complete();
+    const problem = ledger.problem(pair.a.data()) ?? ledger.problem(pair.b.data());
+    t.equal(problem, null);
+  });
+
+eachSeed('remote: no disk is attached before the peer has taken over', {}, (pair, t) => {
+  const ledger = new SimLedger(2 * MiB);
+  pair.primary();
+  work(pair, ledger, 20);
+  pair.answered(pair.a);
+  pair.a.running.operator.detach(() => undefined);
+  pair.partition();
+  const early = pair.a.attach(pair.a.newDisk({ ...pair.a.image, copyId: 77n }));
+  t.ok(early.done && early.refusal !== null);
+  pair.heal();
+  pair.until('served', () => served(pair));
+  const answer = pair.a.attach();
+  pair.until('attached', () => answer.done);
+  t.equal(answer.refusal, null);
+  equal(pair, ledger);
+});

@@ -164,7 +164,7 @@ export class Cluster {
       else this.#cannotStart(machine);
       return;
     }
-    if (resource.isDiskless) {
+    if (resource.isDiskless && !resource.failed) {
       if (this.isHealing || this.#random.chance(0.3)) this.attach(machine);
       return;
     }

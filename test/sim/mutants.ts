@@ -23,6 +23,18 @@ const tracker = 'lib/core/dirty-tracker.ts';
 const stream = 'lib/core/peer-stream.ts';
 const replica = 'lib/core/replica.ts';
 const roleChange = 'lib/core/role-change.ts';
+const syncSource = 'lib/core/sync-source.ts';
+const syncTarget = 'lib/core/sync-target.ts';
+const remoteIo = 'lib/core/remote-io.ts';
+const remoteSession = 'lib/core/remote-session.ts';
+const remoteState = 'lib/core/remote-state.ts';
+const resolution = 'lib/core/resolution.ts';
+/** What loses a primary's copy, and what comes between. */
+const losses: readonly FaultKind[] = [
+  'detach', 'detach-crash', 'attach', 'power', 'cut', 'eio-write', 'pair-crash',
+];
+const fills: readonly FaultKind[] = [...losses, 'promote-filling', 'recreate'];
+const splits: readonly FaultKind[] = ['split', 'resolve', 'cut', 'power'];
 
 export const mutants: readonly Mutant[] = [
   {
@@ -31,9 +43,9 @@ export const mutants: readonly Mutant[] = [
     replace: 'if (this.#hot.get(extent) === undefined) {',
   },
   {
-    name: 'mark-not-durable', file: tracker, rule: 'mark first', seeds: 100,
-    find: 'for (const write of writes) this.#disk.writeDurable(write.offset, write.raw, one);',
-    replace: 'for (const write of writes) this.#disk.write(write.offset, write.raw, 0, ' +
+    name: 'mark-not-durable', file: 'lib/core/map-writer.ts', rule: 'mark first', seeds: 100,
+    find: 'for (const write of wave) this.#disk.writeDurable(write.offset, write.raw, one);',
+    replace: 'for (const write of wave) this.#disk.write(write.offset, write.raw, 0, ' +
       'write.raw.length, one);',
   },
   {
@@ -50,6 +62,7 @@ export const mutants: readonly Mutant[] = [
     name: 'clear-without-the-local-flush', file: stream, rule: 'clear last', seeds: 400,
     find: 'if (epoch.localDone && epoch.acked) this.#context',
     replace: 'if (epoch.acked) this.#context',
+    faults: ['power', 'cut', 'slow-disk'],
   },
   {
     name: 'clear-without-the-peer\'s-flush', file: stream, rule: 'clear last', seeds: 400,
@@ -94,6 +107,7 @@ export const mutants: readonly Mutant[] = [
     seeds: 300,
     find: 'if (!localDone) return false;\n  if (!peerCounts) return alone;\n  switch (mode) {',
     replace: 'if (!peerCounts) return localDone && alone;\n  switch (mode) {',
+    faults: ['power', 'kill', 'power-both', 'slow-disk'],
   },
   {
     name: 'alone-without-a-record', file: appIo, rule: 'generations', seeds: 100,
@@ -107,15 +121,15 @@ export const mutants: readonly Mutant[] = [
   },
   {
     name: 'promotion-without-a-generation', file: roleChange, rule: 'generations', seeds: 100,
-    find: 'generation: context.random.id64(),',
-    replace: 'generation,',
+    find: 'generation: context.random.id64(),\n      // A generation',
+    replace: 'generation,\n      // A generation',
   },
   {
-    name: 'generation-in-one-copy-of-the-superblock', file: 'lib/core/superblock-store.ts',
+    name: 'superblock-not-durable', file: 'lib/core/superblock-store.ts',
     rule: 'torn metadata', seeds: 2000,
     faults: ['flip-superblock', 'power', 'swap', 'cut'],
-    find: 'this.#disk.writeDurable(0, raw, (errno) => {',
-    replace: 'this.#disk.write(0, raw, 0, raw.length, (errno) => {',
+    find: 'this.#disk.writeDurable(offset, raw, (errno) => {',
+    replace: 'this.#disk.write(offset, raw, 0, raw.length, (errno) => {',
   },
   {
     name: 'no-range-lock', file: 'lib/core/range-lock.ts', rule: 'order', seeds: 100,
@@ -126,6 +140,7 @@ export const mutants: readonly Mutant[] = [
     name: 'no-barrier', file: replica, rule: 'order (async)', seeds: 800,
     find: 'if (this.#isHeld()) batch.held.push(item);',
     replace: 'if (this.#failed) batch.held.push(item);',
+    faults: ['power', 'slow-disk', 'pair-crash'],
   },
   {
     name: 'peer-flush-overtakes', file: replica, rule: 'order', seeds: 300,
@@ -139,46 +154,51 @@ export const mutants: readonly Mutant[] = [
     faults: ['eio-flush', 'power', 'kill'],
   },
   {
-    name: 'go-on-after-a-local-error', file: resource, rule: 'a failed copy', seeds: 300,
-    find: "if (op !== 'read') this.#fail(`the local copy",
-    replace: "if (op === 'metadata') this.#fail(`the local copy",
+    name: 'go-on-after-a-local-error', file: resource, rule: 'a failed copy', seeds: 600,
+    find: "if (op !== 'read') this.copyFailed(op",
+    replace: "if (op === 'metadata') this.copyFailed(op",
     faults: ['eio-write', 'eio-flush'],
   },
   {
-    name: 'no-inconsistent-record', file: session, rule: 'both maps', seeds: 800,
-    find: 'dataState: DataState.inconsistent, syncGeneration: (this.peer as Hello).generation,',
-    replace: 'syncGeneration: (this.peer as Hello).generation,',
+    name: 'no-inconsistent-record', file: syncTarget, rule: 'both maps', seeds: 800,
+    find: 'dataState: DataState.inconsistent, syncGeneration: (session.peer as Hello).generation,',
+    replace: 'syncGeneration: (session.peer as Hello).generation,',
+    faults: ['power', 'power-both', 'pair-crash', 'force-other', 'swap', 'cut'],
   },
   {
-    name: 'done-before-the-flush', file: session, rule: 'both maps', seeds: 2500,
+    name: 'done-before-the-flush', file: syncSource, rule: 'both maps', seeds: 2500,
     faults: ['power', 'power-both', 'cut', 'pair-crash', 'kill'],
     find: 'this.#host.flushBoth(stream, () => {',
     replace: '((_: PeerStream, then: () => void) => then())(stream, () => {',
   },
   {
-    name: 'marks-handed-over-are-not-durable', file: session, rule: 'both maps', seeds: 800,
-    find: 'tracker.persistAll(() => {\n      if (this.phase !== \'map\') return;',
-    replace: '((then: () => void) => then())(() => {\n      if (this.phase !== \'map\') return;',
+    name: 'marks-handed-over-are-not-durable', file: syncSource, rule: 'both maps', seeds: 800,
+    find: "tracker.persistAll(() => {\n      if (session.phase !== 'map') return;",
+    replace: "((then: () => void) => then())(() => {\n      if (session.phase !== 'map') return;",
+    faults: ['power', 'power-both', 'pair-crash', 'swap', 'cut'],
   },
   {
     name: 'the-target-keeps-its-map', file: session, rule: 'both maps', seeds: 300,
-    find: "if (verdict.kind === 'target') this.#sendMap();",
-    replace: "if (verdict.kind === 'target') this.#link.send(plainFrame(FrameType.mapEnd));",
+    find: "if (kind === 'target') this.#target.sendMap();",
+    replace: "if (kind === 'target') this.#link.send(plainFrame(FrameType.mapEnd));",
+    faults: ['pair-crash', 'swap', 'cut', 'promote-other', 'kill'],
   },
   {
     name: 'never-a-full-copy', file: 'lib/core/generation.ts', rule: 'generations', seeds: 300,
-    find: "const full = kind === 'source' ? !mapApplies(me, peer) : !mapApplies(peer, me);",
-    replace: 'const full = false;',
+    find: 'if (!mapApplies(source, target)) return true;',
+    replace: 'if (!mapApplies(source, target)) return false;',
   },
   {
     name: 'a-fork-is-overwritten', file: 'lib/core/generation.ts', rule: 'generations', seeds: 500,
-    find: "? { kind: 'refuse', reason: 'split-brain', row: 'K-forked' }",
-    replace: "? direct(me.copyId > peer.copyId ? 'source' : 'target', me, peer, 'K-forked')",
+    find: "{ row: 'K-forked', refuse: 'split-brain', when: (a, b) =>",
+    replace: "{ row: 'K-forked', wins: (a, b) => a.copyId > b.copyId &&",
+    faults: ['split', 'force-both', 'partition'],
   },
   {
     name: 'promotion-without-the-received-frames', file: roleChange, rule: 'promotion', seeds: 800,
     find: 'this.#resource.drained(() => context.disk.flush((errno) => {',
     replace: '((then: () => void) => then())(() => context.disk.flush((errno) => {',
+    faults: ['slow-disk', 'swap', 'power', 'kill', 'promote-other'],
   },
   {
     name: 'promotion-without-a-question', file: 'lib/core/promotion.ts', rule: 'promotion',
@@ -197,17 +217,134 @@ export const mutants: readonly Mutant[] = [
     rule: 'nothing dead lands', seeds: 300,
     find: 'if (this.disk.isBusy) this.disk.whenQuiet(() => this.#open(alive));',
     replace: 'if (this.disk.size === 0) this.disk.whenQuiet(() => this.#open(alive));',
+    faults: ['kill', 'kill-both', 'slow-disk', 'crash-in-start'],
   },
   {
-    name: 'a-start-trusts-what-it-read', file: 'lib/core/open-resource.ts', rule: 'torn metadata',
+    name: 'a-start-trusts-what-it-read', file: 'lib/core/map-writer.ts', rule: 'torn metadata',
     seeds: 2500,
-    find: 'ports.disk.flush((flushError) => {',
-    replace: '((then: (errno: number) => void) => then(0))((flushError) => {',
+    find: 'this.#disk.flush((errno) => {',
+    replace: '((then: (errno: number) => void) => then(0))((errno) => {',
     faults: ['kill', 'crash-in-start', 'kill-both', 'power'],
   },
   {
     name: 'requests-answered-twice', file: appIo, rule: 'every request once', seeds: 200,
     find: 'record.app = null;\n    this.#active.delete(record);\n    this.#active.add(next);',
     replace: 'this.#active.delete(record);\n    this.#active.add(next);',
+  },
+  {
+    name: 'remote-answers-before-the-flush', file: remoteIo, rule: 'remote state', seeds: 600,
+    find: '    this.wantFlush();\n    if (!write.localStarted)',
+    replace: '    write.durable = true;\n    this.wantFlush();\n    if (!write.localStarted)',
+    faults: losses,
+  },
+  {
+    name: 'remote-is-not-sent-again', file: remoteIo, rule: 'remote state', seeds: 2000,
+    find: 'if (request instanceof RemoteWrite && !request.durable) request.sent = false;',
+    replace: 'void request;', faults: losses,
+  },
+  {
+    name: 'the-keeper-forgets-to-mark', file: 'lib/core/replica.ts', rule: 'remote state',
+    seeds: 600,
+    find: 'if (!this.keepsMap || type',
+    replace: 'if (this.keepsMap || type', faults: losses,
+  },
+  {
+    name: 'the-keeper-marks-in-memory', file: 'lib/core/replica.ts', rule: 'remote state',
+    seeds: 600,
+    find: 'tracker.persist(regionsOf(offset, size), item.onMarked);',
+    replace: 'item.onMarked();', faults: losses,
+  },
+  {
+    name: 'served-before-the-flush', file: remoteSession, rule: 'remote state', seeds: 1500,
+    find: 'session.replica.drained(() => this.#context.disk.flush((errno) => {',
+    replace: 'session.replica.drained(() => ((then: (e: number) => void) => ' +
+      'then(0))((errno) => {',
+    faults: losses,
+  },
+  {
+    name: 'served-without-a-record', file: remoteSession, rule: 'remote state', seeds: 600,
+    find: 'flags: store.value.flags | SuperblockFlag.keeper, contactAt',
+    replace: 'contactAt', faults: losses,
+  },
+  {
+    name: 'the-generation-of-the-loss-before', file: session, rule: 'generations', seeds: 3000,
+    find: "if (this.remote === null || this.phase === 'complete') {",
+    replace: 'if (this.remote === null) {', faults: losses,
+  },
+  {
+    name: 'sent-before-the-peer-marks', file: remoteIo, rule: 'remote state', seeds: 3000,
+    find: 'over this very stream.\n    this.#stream = null;',
+    replace: 'over this very stream.', faults: losses,
+  },
+  {
+    name: 'a-fetch-passes-a-write', file: 'lib/core/resync-pull.ts', rule: 'remote state',
+    seeds: 2000,
+    find: '    this.stream.ask(chunk, chunk.start);',
+    replace: '    this.stream.ask(chunk, chunk.start);\n    this.locks.release(chunk);',
+    faults: fills,
+  },
+  {
+    name: 'consistent-before-the-peer-let-go', file: remoteSession, rule: 'remote state',
+    seeds: 2000,
+    find: 'this.#session.send(plainFrame(FrameType.pullDone));',
+    replace: 'this.#session.send(plainFrame(FrameType.pullDone));\n    this.rejoined();',
+    faults: fills,
+  },
+  {
+    name: 'a-local-read-before-the-map', file: remoteIo, rule: 'remote state', seeds: 3000,
+    find: '!this.#host.isDiskless && this.#host.isMapKnown && read.held',
+    replace: '!this.#host.isDiskless && read.held', faults: fills,
+  },
+  {
+    name: 'a-stale-block-is-read-here', file: remoteIo, rule: 'remote state', seeds: 2000,
+    find: '!tracker.isLocalStale(app.offset, app.length);',
+    replace: 'app.length > 0;', faults: fills,
+  },
+  {
+    name: 'a-stale-block-is-written-in-part', file: remoteIo, rule: 'remote state', seeds: 3000,
+    find: 'from = alignUp(from, limits.blockSize);',
+    replace: 'void alignUp;', faults: fills,
+  },
+  {
+    name: 'the-map-is-dropped-too-early', file: remoteSession, rule: 'both maps', seeds: 3000,
+    find: "    session.phase = 'handing';\n    if (!diskless) sendMaps(session, " +
+      '[this.#context.tracker.peerStale], full);',
+    replace: "    session.phase = 'handing';\n    if (!diskless) sendMaps(session, " +
+      '[this.#context.tracker.peerStale], full);\n' +
+      '    this.#context.tracker.clearPeerStale(() => undefined);',
+    faults: fills,
+  },
+  {
+    name: 'the-old-disk-s-map-is-forgotten', file: remoteState, rule: 'both maps', seeds: 3000,
+    find: 'tracker.mergeLocalStale(tracker.peerStale);', replace: 'void tracker;', faults: fills,
+  },
+  {
+    name: 'a-repair-without-the-lock', file: 'lib/core/read-repair.ts', rule: 'order', seeds: 4000,
+    find: 'if (this.#locks.acquire(this)) this.onGranted();',
+    replace: 'this.onGranted();', faults: ['latent', 'slow-disk', 'cut'],
+  },
+  {
+    name: 'a-bad-block-is-an-error', file: appIo, rule: 'a failed copy', seeds: 1500,
+    find: 'if (stream === null || !stream.counts || record.app === null) {',
+    replace: 'if (stream === null || stream.counts || record.app === null) {', faults: ['latent'],
+  },
+  {
+    name: 'diskless-fails-requests', file: remoteState, rule: 'requests', seeds: 300,
+    find: 'for (const { app, held } of pending) this.io.submit(app, held);',
+    replace: 'for (const { app } of pending) app.complete(5);', faults: losses,
+  },
+  {
+    name: 'decided-before-the-undo-is-whole', file: resolution, rule: 'split brain', seeds: 1500,
+    find: '      undo?.seal((errno) => {',
+    replace: '      this.#go(session);\n      undo?.seal((errno) => {', faults: splits,
+  },
+  {
+    name: 'the-undo-misses-the-peer-s-writes', file: resolution, rule: 'split brain', seeds: 1500,
+    find: 'union.merge(peerMap);', replace: 'void peerMap;', faults: splits,
+  },
+  {
+    name: 'a-dry-run-decides', file: resolution, rule: 'split brain', seeds: 1500,
+    find: "      session.bye('the copies were compared');\n      return;",
+    replace: '      session.resolve?.decide();\n      return;', faults: splits,
   },
 ];
