@@ -58,6 +58,9 @@ function addOwnLines(
   add('peer disk', resource.peerDisk);
   add('peer role', resource.peerRole);
   add('single copy writes', resource.singleCopyWrites);
+  if (resource.keptFile !== null) {
+    add('kept', `${sized(resource.keptBytes)} in ${resource.keptFile}`);
+  }
   if (resource.detail !== '') add('detail', resource.detail);
 }
 

@@ -34,6 +34,7 @@ export class LabNode {
   readonly directory: string;
   readonly rundir: string;
   readonly devdir: string;
+  readonly undoDirectory: string;
   readonly device: string;
   /** Where tests and the demo mount the device. */
   readonly mountPoint: string;
@@ -49,6 +50,7 @@ export class LabNode {
     this.directory = path.join(place.lab, place.name);
     this.rundir = path.join(this.directory, 'run');
     this.devdir = path.join(this.directory, 'dev');
+    this.undoDirectory = path.join(this.directory, 'undo');
     this.device = path.join(this.devdir, place.resource);
     this.mountPoint = path.join(this.directory, 'data');
     this.disk = path.join(this.directory, 'disk');

@@ -205,7 +205,8 @@ export class Lab {
     for (const node of this.nodes) {
       lines.push(
         `on ${node.name} {`, `    listen ${network.url(node.name)}`,
-        `    rundir ${node.rundir}`, `    devdir ${node.devdir}`, '}',
+        `    rundir ${node.rundir}`, `    devdir ${node.devdir}`,
+        `    undo-directory ${node.undoDirectory}`, '}',
       );
     }
     lines.push(`resource ${resourceName} {`, ...this.#resourceLines.map((line) => `    ${line}`));

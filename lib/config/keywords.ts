@@ -56,6 +56,7 @@ export const keywords: Readonly<Record<string, Keyword>> = {
   listen: { levels: nodeWide, kind: 'listen', expects: "an address: 'tcp://HOST[:PORT]'" },
   rundir: { levels: nodeWide, kind: 'directory', expects: path },
   devdir: { levels: nodeWide, kind: 'directory', expects: path },
+  'undo-directory': { levels: nodeWide, kind: 'directory', expects: path },
   replication: choice(inherited, ['fullsync', 'memsync', 'async']),
   checksum: choice(inherited, ['none', 'crc32', 'sha256']),
   compression: choice(inherited, ['none', 'hole', 'lz4', 'lzf']),

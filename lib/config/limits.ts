@@ -6,6 +6,7 @@ export const defaults = {
   port: 8457,
   rundir: '/run/hast',
   devdir: '/dev/hast',
+  undoDirectory: '/var/lib/hast',
   controlName: 'hastctl.sock',
   pidfileName: 'hastd.pid',
   logName: 'hastd.log',

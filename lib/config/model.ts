@@ -38,6 +38,8 @@ export interface ResourceConfig {
   onNoData: OnNoData;
   /** Bytes a second a resync may send; 0 (`auto`): as the application's latency allows. */
   resyncRate: number;
+  /** The node's: where the worker keeps what is overwritten without having been asked for. */
+  undoDirectory: string;
 }
 
 export interface Config {

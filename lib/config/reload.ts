@@ -45,6 +45,7 @@ const fields: Readonly<Record<ResourceField, { keyword: string; live: boolean }>
   diskTimeout: { keyword: 'disk-timeout', live: true },
   onNoData: { keyword: 'on-no-data', live: true },
   resyncRate: { keyword: 'resync-rate', live: true },
+  undoDirectory: { keyword: 'undo-directory', live: true },
 };
 
 /** Every field of the daemon itself; `listen` and `resources` have their own rules. */

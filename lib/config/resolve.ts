@@ -96,8 +96,10 @@ export function resolve(tree: RawTree, context: ResolveContext): Resolved {
   const mine = ownSections(tree, tree.root, '', context.names);
   const settings = new Settings(tree, [mine, [root]]);
   const rundir = directory(settings.value<string>('rundir', defaults.rundir));
+  const undoDirectory =
+    directory(settings.value<string>('undo-directory', defaults.undoDirectory));
   const resources = sectionsOf(tree, tree.root, '', 'resources').flatMap((one) => {
-    const resolved = resolveResource(tree, one, context);
+    const resolved = resolveResource(tree, one, undoDirectory, context);
     return resolved === undefined ? [] : [resolved];
   });
   const pidfile = settings.value<string>('pidfile', `${rundir}/${defaults.pidfileName}`);
@@ -222,6 +224,7 @@ function defaultListen(interfaces: Interfaces): TcpAddress[] {
 function resolveResource(
   tree: RawTree,
   resource: Located & { name: string },
+  undoDirectory: string,
   context: ResolveContext,
 ): ResolvedResource | undefined {
   const { name, section, pointer } = resource;
@@ -244,11 +247,13 @@ function resolveResource(
       `add '${keyword} ${form}'${alone} to the section 'on ${owner.name}'`,
     );
   }
-  const config = resourceConfig(name, settings);
+  const config = { ...resourceConfig(name, settings), undoDirectory };
   return { config, span, at: (keyword) => settings.at(keyword) };
 }
 
-function resourceConfig(name: string, settings: Settings): ResourceConfig {
+function resourceConfig(
+  name: string, settings: Settings,
+): Omit<ResourceConfig, 'undoDirectory'> {
   const tcp = (keyword: 'remote' | 'source'): TcpAddress | null => {
     const text = settings.value<string>(keyword, 'none');
     const address = text === 'none' ? null : parseAddress(text, keyword);

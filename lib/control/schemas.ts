@@ -65,7 +65,7 @@ const resourceStatus = record({
   worker: { ...count, nullable: true }, disconnectedSince: { type: 'number', nullable: true },
   singleCopyWrites: count,
   syncRate: { type: 'number', minimum: 0 }, syncEta: { type: 'number', nullable: true },
-  resyncPaused: flag, needsHuman: flag,
+  resyncPaused: flag, needsHuman: flag, keptBytes: count, keptFile: nullableText,
   diskTimeout: count, onNoData: text, resyncRate: count, statistics,
 });
 

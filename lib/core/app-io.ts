@@ -11,6 +11,7 @@
 import { AppOp, type AppRequest, type Volume } from './ports.ts';
 import { FrameFlag, FrameType } from '../format/frame.ts';
 import { limits } from '../format/limits.ts';
+import type { AsyncTail } from './async-tail.ts';
 import { flushComplete, PeerStage, writeComplete } from './completion.ts';
 import { AppRecord } from './app-record.ts';
 import type { CoreContext } from './context.ts';
@@ -24,6 +25,8 @@ const errnoInvalid = 22;
 
 /** What the data path asks of the resource. */
 export interface AppIoHost {
+  /** Its `mode` is how requests complete. */
+  readonly tail: AsyncTail;
   /** Acknowledging with one copy is durably recorded. */
   readonly aloneRecorded: boolean;
   /** The peer is connected and complete. */
@@ -138,7 +141,7 @@ export class AppIo implements Volume {
     record.from = offset;
     record.to = offset + length;
     record.pieceTo = offset;
-    record.mode = this.#context.options.mode;
+    record.mode = this.#host.tail.mode;
     this.#active.add(record);
     if (app.op === AppOp.read) this.#read(record, app);
     else if (app.op === AppOp.flush) this.#flush(record);

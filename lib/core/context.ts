@@ -2,7 +2,7 @@
 import type { Logger } from '../base/log.ts';
 import type { Mode } from './completion.ts';
 import type { DirtyTracker } from './dirty-tracker.ts';
-import type { ClockPort, EventPort, RandomPort, TurnPort } from './ports.ts';
+import type { ClockPort, EventPort, RandomPort, TurnPort, UndoStore } from './ports.ts';
 import type { RangeLocks } from './range-lock.ts';
 import type { SuperblockStore } from './superblock-store.ts';
 import type { Timers } from './timers.ts';
@@ -44,6 +44,7 @@ export interface CoreContext {
   readonly random: RandomPort;
   readonly events: EventPort;
   readonly turn: TurnPort;
+  readonly undo: UndoStore;
   readonly log: Logger;
   readonly statistics: Statistics;
   /** Start of the data in `local`. */

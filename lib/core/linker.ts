@@ -75,6 +75,15 @@ export class Linker {
     this.#context.timers.clear('dial');
   }
 
+  /** As hold(), for as long as after a refusal. */
+  pause(): void {
+    this.hold();
+    const { timers, clock } = this.#context;
+    if (!this.#stopped) {
+      timers.set('dial', clock.now() + backoffRefusedMs, () => this.release());
+    }
+  }
+
   release(): void {
     this.#isHeld = false;
     this.start();

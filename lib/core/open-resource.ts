@@ -11,7 +11,7 @@ import type { CoreContext, CoreOptions } from './context.ts';
 import { loadMap, type LoadedMap } from './map-loader.ts';
 import { attachmentOf, readSuperblock, unreadableMap } from './open-attachment.ts';
 import type {
-  ClockPort, ConnectPort, DiskPort, EventPort, RandomPort, TurnPort,
+  ClockPort, ConnectPort, DiskPort, EventPort, RandomPort, TurnPort, UndoStore,
 } from './ports.ts';
 import { RangeLocks } from './range-lock.ts';
 import { Resource } from './resource.ts';
@@ -27,6 +27,7 @@ export interface CorePorts {
   random: RandomPort;
   events: EventPort;
   turn: TurnPort;
+  undo: UndoStore;
   log: Logger;
 }
 
@@ -77,14 +78,14 @@ function build(
   ports: CorePorts, options: CoreOptions, block: Superblock, loaded: LoadedMap,
   onMapError: (errno: number) => void,
 ): Resource {
-  const { disk, clock, random, events, turn, log } = ports;
+  const { disk, clock, random, events, turn, undo, log } = ports;
   return new Resource((localFailed): CoreContext => {
     const onError = (errno: number): void => {
       localFailed('metadata', errno);
       onMapError(errno);
     };
     return {
-      options, clock, random, events, turn, log, localFailed,
+      options, clock, random, events, turn, undo, log, localFailed,
       ...attachmentOf(new WatchedDisk(disk, clock), block, loaded, onError),
       locks: new RangeLocks(),
       timers: new Timers(() => turn.deadlineChanged()),

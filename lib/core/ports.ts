@@ -8,6 +8,7 @@
  * - buffers are lent until the callback.
  */
 import type { Frame } from '../format/frame.ts';
+import type { UndoInfo } from '../format/undo.ts';
 
 /** What the file system above asks for. `zero` and `discard` both end with zeros to read. */
 export const AppOp = { read: 1, write: 2, flush: 3, zero: 4, discard: 5 } as const;
@@ -133,13 +134,27 @@ export interface TurnPort {
 }
 
 /**
- * Keeps what a resolution overwrites. `add` is called one at a time; `seal` makes everything added
- * durable and the file whole.
+ * Keeps what is about to be overwritten. `add` is called one at a time; `seal` makes everything
+ * added durable and the file whole.
  */
 export interface UndoSink {
   add(offset: number, data: Buffer, dataOffset: number, length: number,
     done: (errno: number) => void): void;
   seal(done: (errno: number) => void): void;
+}
+
+/** One that an UndoStore made. */
+export interface KeptSink extends UndoSink {
+  /** Where it is, for the operator. */
+  readonly name: string;
+  /** Removes it, sealed or not, while nothing is under way. */
+  abandon(): void;
+}
+
+/** Where the core keeps what it overwrites without having been asked for it. */
+export interface UndoStore {
+  /** `sink` is null where `errno` is not 0. */
+  create(info: UndoInfo, done: (errno: number, sink: KeptSink | null) => void): void;
 }
 
 /** Reads back what an UndoSink kept, in order; a null range is the end. */

@@ -12,6 +12,7 @@ import type { Hello, Lineage } from '../format/hello.ts';
 import type { Preface } from '../format/preface.ts';
 import { PeerState } from '../format/superblock.ts';
 import { AppIo, type AppIoHost } from './app-io.ts';
+import { AsyncTail } from './async-tail.ts';
 import type { BlockMap } from './block-map.ts';
 import { Checkpoints } from './checkpoints.ts';
 import type { CoreContext, LocalOp } from './context.ts';
@@ -55,13 +56,14 @@ export class Resource implements SessionHost, AppIoHost, LinkerHost {
   /** This copy was complete when contact broke, as far as this process knows. */
   completeAtLastContact = false;
   readonly linker: Linker;
-  readonly operator: Operator;
+  readonly operator = new Operator(this);
+  readonly tail = new AsyncTail(this);
   readonly remote: RemoteState;
   /** Of the latest resync. */
   pace: ResyncPace;
   resyncPaused = false;
 
-  readonly #roleChange: RoleChange;
+  readonly #roleChange = new RoleChange(this);
   readonly #checkpoints: Checkpoints;
   readonly #instance: bigint;
   #draining: Replica | null = null;
@@ -77,8 +79,6 @@ export class Resource implements SessionHost, AppIoHost, LinkerHost {
     this.context = makeContext((op, errno) => this.#localFailed(op, errno));
     this.io = new AppIo(this.context, this);
     this.linker = new Linker(this.context, connect, this);
-    this.#roleChange = new RoleChange(this);
-    this.operator = new Operator(this);
     this.remote = new RemoteState(this);
     this.#checkpoints = new Checkpoints(this);
     this.pace = this.newPace();
@@ -123,6 +123,7 @@ export class Resource implements SessionHost, AppIoHost, LinkerHost {
     const { options, clock } = this.context;
     this.pace.setRate(options.resyncRate, clock.now());
     this.session?.pump();
+    this.tail.record();
     this.io.recheck();
     this.#failWithoutData();
     if (this.stalls && options.onNoData === 'fail') {
@@ -294,6 +295,7 @@ export class Resource implements SessionHost, AppIoHost, LinkerHost {
     this.#aloneWanted = false;
     this.completeAtLastContact = true;
     this.io.singleCopyWrites = 0;
+    this.tail.complete();
     if (this.role === 'primary') this.io.useStream(session.becomeSender());
     this.context.log.info({}, 'both copies are complete');
     this.io.recheck();

@@ -26,8 +26,11 @@ interface Request {
 
 /** The handshake or the end of a sync is under way: wait for what comes of it. */
 const passing: ReadonlySet<SessionPhase> = new Set([
-  'hello', 'verdict', 'map', 'starting', 'finishing', 'waiting', 'adopting', 'handing',
+  'hello', 'verdict', 'map', 'starting', 'finishing', 'waiting', 'keeping', 'adopting', 'handing',
 ]);
+
+/** What a copy is no longer whose primary left with nothing that the peer lacks. */
+const endedFlags = SuperblockFlag.primaryActive | SuperblockFlag.asyncPrimary;
 
 /** How long a stop waits for requests in flight, and for the peer's last flush. */
 const stopWaitMs = 5000;
@@ -105,7 +108,7 @@ export class RoleChange {
     resource.role = 'secondary';
     io.useStream(null);
     context.timers.clear('generation');
-    const flags = context.store.value.flags & ~SuperblockFlag.primaryActive;
+    const flags = context.store.value.flags & ~endedFlags;
     context.store.update({ flags, lastRole: DiskRole.secondary }, (errno) => {
       if (errno !== 0) context.localFailed('metadata', errno);
     });
@@ -135,7 +138,9 @@ export class RoleChange {
   }
 
   #facts(): PromotionFacts {
-    const { context, session, linker, refusal, failed, completeAtLastContact } = this.#resource;
+    const {
+      context, session, linker, refusal, failed, completeAtLastContact, tail,
+    } = this.#resource;
     const block = context.store.value;
     const connected = session !== null && session.isConnected;
     const phase = session?.phase;
@@ -153,7 +158,8 @@ export class RoleChange {
       remoteNone: context.options.alone,
       freshAndAlone: block.generation === 0n && block.peerCopyId === 0n,
       lastPrimaryPeerBehind: lastPrimary && block.peerState === PeerState.behind,
-      servable: (phase === 'syncing' || phase === 'waiting') && session?.supportsRemote === true,
+      servable: (phase === 'syncing' || phase === 'waiting') && session?.supportsRemote === true &&
+        !tail.isOwed(session),
       keeper: (block.flags & SuperblockFlag.keeper) !== 0 && block.peerState === PeerState.behind,
       peerGone: (block.flags & SuperblockFlag.peerGone) !== 0,
       completeAtLastContact,
@@ -274,11 +280,12 @@ export class RoleChange {
     if (isServed(session)) {
       request.relying = false;
       context.store.update({
-        flags: context.store.value.flags | SuperblockFlag.primaryActive,
+        flags: context.store.value.flags | SuperblockFlag.primaryActive | resource.tail.flag,
         lastRole: DiskRole.primary,
         syncGeneration: resource.remote.lineage?.generation ?? 0n,
       }, (errno) => {
         if (errno !== 0) context.localFailed('metadata', errno);
+        resource.tail.record();
         if (this.#request === request) this.#finish(null);
       });
       return;
@@ -310,7 +317,7 @@ export class RoleChange {
   #patch(answer: PromotionAnswer & { allowed: true }, joined: boolean): SuperblockPatch {
     const { context } = this.#resource;
     const { flags } = context.store.value;
-    let next = flags | SuperblockFlag.primaryActive;
+    let next = flags | SuperblockFlag.primaryActive | this.#resource.tail.flag;
     if (answer.forced) next |= SuperblockFlag.forced;
     if (answer.ineligible) next |= SuperblockFlag.forcedIneligible;
     return {
@@ -327,6 +334,7 @@ export class RoleChange {
     if (resource.role !== 'primary' || this.#request !== request) return;
     const { session, context } = resource;
     resource.aloneRecorded = context.store.value.peerState === PeerState.behind;
+    resource.tail.record();
     if (session === null || session.phase === 'undecided') {
       // The pair shakes hands anew: this copy has a generation now.
       session?.bye('this node was promoted');
@@ -401,7 +409,7 @@ export class RoleChange {
         end();
         return;
       }
-      const flags = clean ? store.value.flags & ~SuperblockFlag.primaryActive : store.value.flags;
+      const flags = clean ? store.value.flags & ~endedFlags : store.value.flags;
       store.update({ lastRole: DiskRole.secondary, flags, contactAt: context.clock.wallSeconds() },
         () => end());
     });

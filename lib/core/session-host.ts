@@ -1,5 +1,6 @@
 /** The phases of a session, and what a session asks of the resource that owns it. */
 import type { Hello, Lineage } from '../format/hello.ts';
+import type { AsyncTail } from './async-tail.ts';
 import type { BlockMap } from './block-map.ts';
 import type { RefuseReason } from './generation.ts';
 import type { PeerStream } from './peer-stream.ts';
@@ -18,8 +19,11 @@ export type SessionPhase =
   | 'copying'
   /** Source: everything is sent; waiting for flush and the target's new generation. */
   | 'finishing'
-  /** Target: connected, the sync has not begun; syncing; taking the generation. */
-  | 'waiting' | 'syncing' | 'adopting'
+  /**
+   * Target: connected, the sync has not begun; keeping what only this copy has; syncing; taking
+   * the generation.
+   */
+  | 'waiting' | 'keeping' | 'syncing' | 'adopting'
   /** Two fresh copies: nothing is copied before one is promoted. */
   | 'undecided'
   /**
@@ -35,6 +39,7 @@ export type SessionPhase =
 /** What the session asks of the resource that owns it. */
 export interface SessionHost {
   readonly isPrimary: boolean;
+  readonly tail: AsyncTail;
   /**
    * The complete peer was promoted; false where this node is being promoted too, and stays
    * primary. Throws HAST_E_PROTOCOL where this node is primary already.

@@ -315,7 +315,7 @@ export class Session implements LinkHandler, AckSink {
     switch (frame.type) {
       case FrameType.map: this.#takeMap(frame); return;
       case FrameType.mapEnd: this.#endMap(frame); return;
-      case FrameType.syncStart: this.#expect('waiting'); this.#target.beInconsistent(frame); return;
+      case FrameType.syncStart: this.#expect('waiting'); this.#target.begin(frame); return;
       case FrameType.syncReady: this.#expect('starting'); this.source.copy(); return;
       case FrameType.syncDone:
         if (this.phase !== 'waiting') this.#expect('syncing');

@@ -11,7 +11,8 @@ export type CoreStatus = Pick<
   ResourceStatus,
   'role' | 'status' | 'connection' | 'detail' | 'dirtyBytes' | 'syncPercent' | 'localDisk' |
   'peerDisk' | 'peerRole' | 'disconnectedSince' | 'singleCopyWrites' | 'statistics' |
-  'extentSize' | 'keepDirty' | 'mediaSize' | 'syncRate' | 'syncEta' | 'resyncPaused' | 'needsHuman'
+  'extentSize' | 'keepDirty' | 'mediaSize' | 'syncRate' | 'syncEta' | 'resyncPaused' |
+  'needsHuman' | 'keptBytes' | 'keptFile'
 >;
 
 function statusWord(resource: Resource): StatusWord {
@@ -23,8 +24,9 @@ function statusWord(resource: Resource): StatusWord {
   switch (session?.phase) {
     case 'complete':
       return role === 'primary' && !context.tracker.peerStale.isEmpty ? 'degraded' : 'complete';
-    case 'map': case 'starting': case 'copying': case 'finishing': case 'syncing': case 'adopting':
-    case 'taking': case 'claiming': case 'remote': case 'rejoining': case 'handing':
+    case 'map': case 'starting': case 'copying': case 'finishing': case 'keeping': case 'syncing':
+    case 'adopting': case 'taking': case 'claiming': case 'remote': case 'rejoining':
+    case 'handing':
       return 'syncing';
     case 'serving': return 'degraded';
     default:
@@ -39,19 +41,21 @@ function connectionWord(resource: Resource): ConnectionWord {
   switch (session?.phase) {
     case 'complete': case 'undecided': case 'waiting': case 'serving': return 'connected';
     case 'remote': return resource.isDiskless ? 'connected' : 'syncing';
-    case 'map': case 'starting': case 'copying': case 'finishing': case 'syncing': case 'adopting':
-    case 'taking': case 'claiming': case 'rejoining': case 'handing':
+    case 'map': case 'starting': case 'copying': case 'finishing': case 'keeping': case 'syncing':
+    case 'adopting': case 'taking': case 'claiming': case 'rejoining': case 'handing':
       return 'syncing';
     default: return refusal === null ? 'connecting' : 'refused';
   }
 }
 
 function detailText(resource: Resource): string {
-  const { failed, failure, refusal, session, linker, lostBecause, context } = resource;
+  const { failed, failure, refusal, session, linker, lostBecause, context, tail } = resource;
   if (failed) return failure;
   if (resource.isDiskless) return disklessText(resource);
   if (refusal !== null) return refusal.text;
   if (context.options.alone) return 'remote none: this node works alone';
+  if (cannotKeep(resource)) return tail.failure;
+  if (session?.phase === 'keeping') return 'what only this copy has is kept in a file first';
   if (session?.phase === 'undecided') return 'neither copy has data yet: promote one node';
   if (session?.isConnected === true) return '';
   if (linker.lastFailure !== '') return linker.lastFailure;
@@ -71,13 +75,14 @@ function localDisk(resource: Resource): DiskWord {
   const { dataState } = resource.context.store.value;
   if (dataState !== DataState.consistent) return 'inconsistent';
   const phase = resource.session?.phase;
-  return phase === 'waiting' || phase === 'adopting' ? 'outdated' : 'up-to-date';
+  const isBehind = phase === 'waiting' || phase === 'keeping' || phase === 'adopting';
+  return isBehind ? 'outdated' : 'up-to-date';
 }
 
 function peerDisk(resource: Resource): DiskWord {
   switch (resource.session?.phase) {
-    case 'complete': case 'syncing': case 'waiting': case 'adopting': case 'taking':
-    case 'claiming': case 'remote': case 'rejoining':
+    case 'complete': case 'waiting': case 'keeping': case 'syncing': case 'adopting':
+    case 'taking': case 'claiming': case 'remote': case 'rejoining':
       return 'up-to-date';
     case 'copying': case 'finishing': return 'inconsistent';
     case 'map': case 'starting': case 'handing': return 'outdated';
@@ -102,7 +107,7 @@ function syncPercent(resource: Resource): number {
   const sync = resource.session?.source.resync ?? resource.session?.remote?.pull ?? null;
   if (sync === null) {
     const phase = resource.session?.phase;
-    if (phase === 'syncing') return 0;
+    if (phase === 'syncing' || phase === 'keeping') return 0;
     return left === 0 ? 100 : Math.floor(1000 * (1 - left / tracker.peerStale.blockCount)) / 10;
   }
   const total = Math.max(sync.total, sync.copiedBlocks + left);
@@ -120,10 +125,15 @@ function syncPace(resource: Resource): Pick<CoreStatus, 'syncRate' | 'syncEta'> 
   };
 }
 
+/** The peer is to overwrite what only this copy has, and it cannot be kept. */
+function cannotKeep({ role, tail, context }: Resource): boolean {
+  return tail.failure !== '' && role === 'secondary' && !context.options.alone;
+}
+
 /** Nothing of its own ends this state; `detail` says what a person has to do. */
 function needsHuman(resource: Resource): boolean {
   const { failed, isDiskless, refusal, role } = resource;
-  if (failed || isDiskless || resource.peerDiskHasFailed) return true;
+  if (failed || isDiskless || resource.peerDiskHasFailed || cannotKeep(resource)) return true;
   if (resource.remote.isActive && resource.session === null) return true;
   // A primary whose promotion the peer's own ends, or a pair in the middle of a change of roles.
   const passes = refusal?.reason === 'both-primary' && role === 'secondary';
@@ -148,6 +158,8 @@ export function coreStatus(resource: Resource): CoreStatus {
     ...syncPace(resource),
     resyncPaused: resource.resyncPaused,
     needsHuman: needsHuman(resource),
+    keptBytes: resource.tail.keptBytes,
+    keptFile: resource.tail.keptFile,
     localDisk: localDisk(resource),
     peerDisk: peerDisk(resource),
     peerRole: !connected ? 'unknown'

@@ -84,10 +84,13 @@ export class SyncSource {
     this.resync = null;
     this.#session.phase = 'complete';
     const { generation, flags } = store.value;
-    const { forced, forcedIneligible, keeper } = SuperblockFlag;
+    const { forced, forcedIneligible, keeper, asyncPrimary } = SuperblockFlag;
+    // What it has, the peer has too; a primary goes on to have more.
+    const ended = forced | forcedIneligible | keeper |
+      (this.#host.isPrimary ? 0 : asyncPrimary);
     store.update({
       peerState: PeerState.complete, peerGeneration: generation,
-      flags: flags & ~(forced | forcedIneligible | keeper), contactAt: clock.wallSeconds(),
+      flags: flags & ~ended, contactAt: clock.wallSeconds(),
     }, (errno) => {
       if (errno !== 0) this.#context.localFailed('metadata', errno);
     });

@@ -49,18 +49,27 @@ export class SyncTarget {
     sendMaps(this.#session, [peerStale, localStale], false);
   }
 
-  /** The source begins; the frame tells of which lineage it is now. */
-  beInconsistent(frame: Frame): void {
+  /** The source would copy now; the frame tells of which lineage it is. */
+  begin(frame: Frame): void {
     const session = this.#session;
+    const { tail } = this.#host;
     const body = bodyOf(frame);
     const { generation, history } = body.length > 0 ? decodeLineage(body) : session.peer as Hello;
     session.sourceLineage = { generation, history };
+    const go = (): void => this.#beInconsistent(generation);
+    if (tail.isOwed(session)) tail.keep(session, generation, go);
+    else go();
+  }
+
+  #beInconsistent(generation: bigint): void {
+    const session = this.#session;
     const { store } = this.#context;
-    const { createdZeroed, assumeClean } = SuperblockFlag;
+    const { createdZeroed, assumeClean, asyncPrimary } = SuperblockFlag;
     const patch = {
       dataState: DataState.inconsistent, syncGeneration: generation,
-      // What is copied now is in no map of this copy: it began with zeros no longer.
-      flags: store.value.flags & ~(createdZeroed | assumeClean),
+      // What is copied now is in no map of this copy: it began with zeros no longer. What only
+      // this copy had is kept.
+      flags: store.value.flags & ~(createdZeroed | assumeClean | asyncPrimary),
     };
     session.phase = 'syncing';
     store.update(patch, (errno) => {
@@ -84,10 +93,11 @@ export class SyncTarget {
       }
       // A later session may have made this copy a target again: then it is not consistent.
       if (session.phase !== 'adopting') return;
-      const { primaryActive, forced, forcedIneligible, keeper } = SuperblockFlag;
+      const { primaryActive, asyncPrimary, forced, forcedIneligible, keeper } = SuperblockFlag;
+      const ended = primaryActive | asyncPrimary | forced | forcedIneligible | keeper;
       store.update({
         ...lineage, dataState: DataState.consistent, syncGeneration: 0n,
-        flags: store.value.flags & ~(primaryActive | forced | forcedIneligible | keeper),
+        flags: store.value.flags & ~ended,
         peerState: PeerState.complete, peerCopyId: peer.copyId, peerNode: peer.node,
         peerGeneration: lineage.generation, peerSessionNumber: peer.sessionNumber,
         contactAt: clock.wallSeconds(),

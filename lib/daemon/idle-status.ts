@@ -53,6 +53,8 @@ export function idleStatus(
     syncEta: null,
     resyncPaused: false,
     needsHuman: state === 'failed',
+    keptBytes: 0,
+    keptFile: null,
     diskTimeout: resource.diskTimeout,
     onNoData: resource.onNoData,
     resyncRate: resource.resyncRate,

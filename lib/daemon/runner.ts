@@ -21,6 +21,7 @@ import type { WireOptions } from '../format/wire.ts';
 import { PeerConnection } from '../net/connection.ts';
 import { dial } from '../net/connector.ts';
 import { lz4Compressor } from '../net/lz4.ts';
+import { KeptFiles } from './kept-files.ts';
 import { carryOut, refused, type OrderDone, type UndoFiles } from './worker-orders.ts';
 import type { Order } from './worker-protocol.ts';
 
@@ -110,6 +111,9 @@ export class Runner {
         request: () => this.#requestTurn(),
         deadlineChanged: () => this.#arm(),
       },
+      undo: new KeptFiles(
+        this.#undoFiles.create, () => this.#config.undoDirectory, this.#log,
+      ),
       log: this.#log,
     }, this.#coreOptions, (error, resource) => {
       this.#resource = resource;

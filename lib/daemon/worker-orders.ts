@@ -11,7 +11,7 @@ type UndoSink = NonNullable<ResolveRequest['undo']>;
 type UndoSource = Parameters<Operator['undo']>[0];
 
 /** What an undo file says of itself: whose data it holds, and what was kept instead. */
-interface UndoInfo {
+export interface UndoInfo {
   resource: string;
   mediaSize: number;
   /** Seconds since 1970. */
@@ -25,7 +25,7 @@ interface UndoInfo {
 }
 
 /** `abandon` removes a file that was not sealed. */
-type UndoWriter = UndoSink & { abandon(): void };
+export type UndoWriter = UndoSink & { abandon(): void };
 /** `verify` reads all of it before the first range is given out; `problem` says what is wrong. */
 type UndoReader = UndoSource & {
   readonly info: UndoInfo;

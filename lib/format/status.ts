@@ -69,6 +69,12 @@ export interface ResourceStatus {
   resyncPaused: boolean;
   /** Nothing of its own ends this state: `detail` says what a person has to do. */
   needsHuman: boolean;
+  /**
+   * Of the data that only this copy had, from its time as async primary: kept before the peer's
+   * replaced them, by the present worker. 0 and null for none.
+   */
+  keptBytes: number;
+  keptFile: string | null;
   /** Seconds; 0: never. */
   diskTimeout: number;
   onNoData: 'stall' | 'fail';

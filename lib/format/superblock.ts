@@ -81,6 +81,8 @@ export const SuperblockFlag = {
   keeper: 32,
   /** An operator said that the peer is gone; holds until it returns. */
   peerGone: 64,
+  /** Was primary in async mode: its map may name data that no other copy ever had. */
+  asyncPrimary: 128,
 } as const;
 
 /** What this copy's data are worth. */

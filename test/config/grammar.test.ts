@@ -39,6 +39,7 @@ const sampleValues: Readonly<Record<string, string>> = {
   listen: 'tcp://10.0.0.1',
   rundir: '/tmp/run',
   devdir: '/tmp/dev',
+  'undo-directory': '/tmp/undo',
   replication: 'async',
   checksum: 'sha256',
   compression: 'none',
@@ -238,6 +239,7 @@ listen tcp://10.0.0.1
 listen tcp6://[::1]:99
 rundir /tmp/run
 devdir /tmp/dev
+undo-directory /tmp/undo/
 timeout 7
 resync-rate auto
 async-lag 1M
@@ -260,6 +262,7 @@ const fullJson = {
   listen: ['tcp://10.0.0.1', 'tcp6://[::1]:99'],
   rundir: '/tmp/run',
   devdir: '/tmp/dev',
+  'undo-directory': '/tmp/undo',
   timeout: 7,
   'resync-rate': 'auto',
   'async-lag': 1048576,

@@ -80,6 +80,7 @@ t.test('load: the short example, and every default', async (t) => {
       diskTimeout: 30,
       onNoData: 'stall',
       resyncRate: 0,
+      undoDirectory: '/var/lib/hast',
     }],
   });
   t.match(load(text, { hostname: 'h2' }).config?.resources[0]?.remote, { host: '10.0.0.231' });

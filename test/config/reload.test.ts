@@ -40,6 +40,10 @@ t.test('reload: what changes live', async (t) => {
     ['on-no-data fail', '', ['onNoData']],
     ['resync-rate 1M', '', ['resyncRate']],
   ];
+  const moved = plan(resource('a') + resource('b'),
+    `undo-directory /srv/undo ${resource('a')}${resource('b')}`);
+  t.strictSame(moved.refused, []);
+  t.strictSame(moved.changed.map((one) => one.fields), [['undoDirectory'], ['undoDirectory']]);
   for (const [inner, own, fields] of cases) {
     const next = resource('a', inner, own === '' ? 'remote none' : own);
     const { refused, changed } = plan(resource('a') + resource('b'), next + resource('b'));

@@ -163,7 +163,7 @@ class RandomRun {
     const { random } = pair.world;
     pair.link?.cut();
     const phase = random.pick(['hello', 'map', 'starting', 'copying', 'finishing', 'syncing',
-      'waiting', 'adopting']);
+      'waiting', 'keeping', 'adopting']);
     const node = random.pick([pair.a, pair.b]);
     pair.world.until(() => node.phase === phase, 400);
     this.trace.push(`${node.name} in ${node.phase}`);

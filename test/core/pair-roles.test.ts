@@ -189,7 +189,7 @@ eachSeed('roles: both are promoted at once: one becomes primary', { seeds: 20 },
   t.notOk(pair.a.events.includes('split-brain'));
 });
 
-const targetPhases = ['waiting', 'syncing', 'adopting'];
+const targetPhases = ['waiting', 'keeping', 'syncing', 'adopting'];
 
 for (const phase of ['hello', 'waiting', 'syncing']) {
   eachSeed(`roles: the peer returns while a promotion is under way (${phase})`, { seeds: 3 },

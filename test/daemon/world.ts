@@ -160,7 +160,8 @@ export function resourceConfig(name: string, more: Partial<ResourceConfig> = {})
     name, deviceName: name, local: 'well', remote: null, source: null,
     replication: 'fullsync', checksum: 'crc32', compression: 'hole', timeout: 1,
     exec: '/hook', frontend: 'direct', asyncLag: 1, asyncLagTime: 1,
-    diskTimeout: 30, onNoData: 'stall', resyncRate: 0, ...more,
+    diskTimeout: 30, onNoData: 'stall', resyncRate: 0,
+    undoDirectory: '/var/lib/hast', ...more,
   };
 }
 

@@ -24,7 +24,9 @@ import { RemoteWatch } from './remote.ts';
 import { Resolver } from './resolver.ts';
 import { Trace } from './trace.ts';
 
-const targetPhases: ReadonlySet<string> = new Set(['waiting', 'syncing', 'adopting', 'taking']);
+const targetPhases: ReadonlySet<string> = new Set(
+  ['waiting', 'keeping', 'syncing', 'adopting', 'taking'],
+);
 const stepsMax = 400_000;
 
 export interface RunResult {
