@@ -126,10 +126,7 @@ export class Resource implements SessionHost, AppIoHost, LinkerHost {
     this.tail.record();
     this.io.recheck();
     this.#failWithoutData();
-    if (this.stalls && options.onNoData === 'fail') {
-      this.stalls = false;
-      this.io.failStalled();
-    }
+    if (this.stalls && options.onNoData === 'fail') this.#endStall();
   }
 
   turnEnd(): void {
@@ -275,9 +272,7 @@ export class Resource implements SessionHost, AppIoHost, LinkerHost {
   }
 
   sessionConnected(session: Session): void {
-    this.refusal = null;
-    this.refusedPeer = null;
-    this.remote.lastContact = null;
+    this.refusal = this.refusedPeer = this.remote.lastContact = null;
     this.operator.resolution?.connected(session);
     this.#splitBrainSeen = '';
     this.disconnectedSince = null;
@@ -345,8 +340,7 @@ export class Resource implements SessionHost, AppIoHost, LinkerHost {
     } else {
       this.context.log.debug({ reason }, 'a connection ended in the handshake');
     }
-    const what = wasConnected ? 'contact' : 'handshake';
-    this.linker.lost(this.refusal === null ? what : 'refused');
+    this.linker.lost(this.refusal !== null ? 'refused' : wasConnected ? 'contact' : 'handshake');
     this.remote.sessionEnded(session);
     this.io.recheck();
     this.#roleChange.poke();
@@ -425,8 +419,7 @@ export class Resource implements SessionHost, AppIoHost, LinkerHost {
   /** Nothing is answered any more: pending requests end with EIO. */
   failAll(why: string): void {
     this.#fail(why, false);
-    this.stalls = false;
-    this.io.failStalled();
+    this.#endStall();
     this.remote.io.failAll();
   }
 
@@ -476,6 +469,11 @@ export class Resource implements SessionHost, AppIoHost, LinkerHost {
     this.context.events.event({ kind: 'detach' });
     this.session?.bye(why);
     this.#fail(why, false);
+  }
+
+  #endStall(): void {
+    this.stalls = false;
+    this.io.failStalled();
   }
 
   /** Nobody serves this primary, and its operator wants an error then. */
