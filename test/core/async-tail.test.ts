@@ -32,6 +32,7 @@ function failOver(pair: SimPair, power = false): Tail {
   pair.partition(true);
   pair.load(pair.a, 20);
   pair.answered(pair.a);
+  pair.flush(pair.a);
   pair.load(pair.a, 5);
   pair.a.crash(power);
   noticed(pair);
@@ -185,7 +186,7 @@ eachSeed('tail: a block that cannot be read is counted and left out', async, (pa
   pair.a.disk.latent.add((pair.a.geometry.dataOffset + bad) / 512 + 1);
   comeBack(pair);
   pair.complete();
-  t.equal(pair.a.running.statistics.localReadErrors, 1);
+  t.equal(pair.a.running.context.statistics.localReadErrors, 1);
   const [file] = pair.a.undo.sealed;
   const has = (at: number): boolean => file?.ranges.some(({ offset, data }) =>
     offset <= at && at < offset + data.length) === true;
