@@ -96,7 +96,7 @@ export class DirtyTracker {
     this.#excess = this.#regions([]);
     // As if evicted just now: the first list names them still, beside the pages written with it.
     this.#evicted = [...loaded.hot];
-    this.#hotChanged = loaded.hot.length > 0;
+    this.#hotChanged = loaded.hot.length > 0 || loaded.hotCopies < 2;
   }
 
   /** Extents listed as hot now. */
@@ -443,7 +443,8 @@ export class DirtyTracker {
 
   /** What this commit writes: what was asked for, and the marks of extents that are leaving. */
   #regionsOf(persist: readonly { regions: RegionSet }[]): RegionSet {
-    const regions = this.#regions([]);
+    // The first commit takes all that was inherited: it may replace what could not be read.
+    const regions = this.#regions(this.#writer.isSynced ? [] : this.#unwritten);
     for (const one of persist) regions.addAll(one.regions);
     const perRegion = limits.regionSize / this.extentSize;
     for (const extent of this.#evicted) {

@@ -3,6 +3,8 @@
  * stale at the peer; whether it may be stale here too only the caller knows (`damagedRegions`):
  * - no valid hot list, or an index page without a valid copy: every block it speaks of;
  * - a map page that the index counts and that is torn or foreign: its whole region.
+ * Hot lists and index pages are kept twice: what only one copy says counts, and is written twice
+ * by the first commit.
  * Extents found hot become stale blocks: they are cleared only by copying.
  */
 import { decodeHotSlot, decodeIndexPage, decodeMapPage, RegionBit } from '../format/map-pages.ts';
@@ -17,8 +19,12 @@ export interface LoadedMap {
   regionState: Uint8Array;
   /** Which of the two copies of each index page is the newer one. */
   indexSlot: Uint8Array;
-  /** Which hot slot holds the newest list. */
-  hotSlot: number;
+  /** Index pages whose two copies are not the same, or not readable. */
+  indexRepairs: Set<number>;
+  /** Which pair of hot slots holds the newest list. */
+  hotPair: number;
+  /** How many slots of that pair hold it: 0 where no list is readable at all. */
+  hotCopies: 0 | 1 | 2;
   /** The highest sequence found. */
   sequence: number;
   /** Regions whose marks are not in their page as they are in memory. */
@@ -49,7 +55,9 @@ class MapLoader {
       localStale: new BlockMap(geometry.mediaSize),
       regionState: new Uint8Array(geometry.regionCount),
       indexSlot: new Uint8Array(geometry.indexPageCount),
-      hotSlot: 0,
+      indexRepairs: new Set(),
+      hotPair: 0,
+      hotCopies: 0,
       sequence: 0,
       inherited: new Set(),
       hot: [],
@@ -84,9 +92,12 @@ class MapLoader {
     let best: { sequence: number; extents: number[] } | null = null;
     for (let slot = 0; slot < hotSlotCount; slot++) {
       const one = decodeHotSlot(raw.subarray(slot * hotSlotSize, (slot + 1) * hotSlotSize), copyId);
-      if (one === null || (best !== null && one.sequence <= best.sequence)) continue;
+      if (one === null || (best !== null && one.sequence < best.sequence)) continue;
+      const pair = slot >> 1;
+      const isTwin = one.sequence === best?.sequence && pair === this.#loaded.hotPair;
+      this.#loaded.hotCopies = isTwin ? 2 : 1;
+      this.#loaded.hotPair = pair;
       best = one;
-      this.#loaded.hotSlot = slot;
     }
     if (best === null) {
       this.#loaded.damage.push('no hot extent list is readable');
@@ -130,6 +141,7 @@ class MapLoader {
     const first = page * limits.regionsPerIndexPage;
     const last = Math.min(first + limits.regionsPerIndexPage, regionCount);
     const newer = two !== null && (one === null || two.sequence > one.sequence) ? two : one;
+    if (one?.sequence !== two?.sequence || one === null) this.#loaded.indexRepairs.add(page);
     this.#loaded.indexSlot[page] = newer === two && two !== null ? 1 : 0;
     if (newer === null) {
       this.#loaded.damage.push(`index page ${page} is unreadable`);

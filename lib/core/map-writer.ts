@@ -2,7 +2,10 @@
  * Writes the dirty map: pages and the hot list, then the index pages that change.
  *
  * - One commit at a time: no page is written twice at once.
- * - The newest hot list is never written over: a torn one leaves its predecessor.
+ * - A hot list fills two neighbouring slots with the same bytes, in one write. The newest pair is
+ *   never written over: a torn one leaves its predecessor.
+ * - Both copies of an index page get the same bytes, one after the other: at rest they are equal,
+ *   and one of them is whole at any time.
  * - A page holds every block of a direction that the index calls full, so that whichever index
  *   a crash leaves beside it, nothing is missing.
  * - The first commit begins with a flush: what was read at start may have been visible in the
@@ -30,7 +33,7 @@ interface PageWrite {
   raw: Buffer;
 }
 
-/** Writes under way at once (4 KiB each, and one hot list): bounds the memory of a commit. */
+/** Writes under way at once (4 KiB each, and one pair of hot slots): bounds a commit's memory. */
 const writesMax = 1024;
 
 const everyBlock = new Uint8Array(regionBitBytes).fill(0xff);
@@ -46,8 +49,11 @@ export class MapWriter {
   readonly #onError: (errno: number) => void;
   /** One byte a region, as the index says it on disk. */
   readonly #regionState: Uint8Array;
+  /** Which copy of each index page is written last. */
   readonly #indexSlot: Uint8Array;
-  #hotSlot: number;
+  #indexRepairs: Set<number>;
+  #hotPair: number;
+  #hasHotList: boolean;
   #sequence: number;
   #isSynced = false;
   #isAbandoned = false;
@@ -63,7 +69,9 @@ export class MapWriter {
     this.#onError = onError;
     this.#regionState = loaded.regionState;
     this.#indexSlot = loaded.indexSlot;
-    this.#hotSlot = loaded.hotSlot;
+    this.#indexRepairs = loaded.indexRepairs;
+    this.#hotPair = loaded.hotPair;
+    this.#hasHotList = loaded.hotCopies > 0;
     this.#sequence = loaded.sequence;
   }
 
@@ -95,7 +103,8 @@ export class MapWriter {
   }
 
   /**
-   * Makes the pages of `regions` and the hot list (null: as it was) durable, then the index.
+   * Makes the pages of `regions` and the hot list (null: as it was) durable, then the index. The
+   * first commit must name every region with inherited marks; it repairs what was read once only.
    * `imageOf` is asked when a page is made, and its answer used at once. `done` may come at once
    * where nothing is to be written; it never comes after an error.
    */
@@ -107,9 +116,18 @@ export class MapWriter {
       this.#sync(() => this.commit(regions, imageOf, hot, done));
       return;
     }
-    const indexPages = new Set<number>();
-    this.#writeAll(this.#pageWrites(regions, imageOf, hot, indexPages), () => {
-      this.#writeAll(this.#indexWrites(indexPages), done);
+    const indexPages = this.#indexRepairs;
+    this.#indexRepairs = new Set();
+    // While no list is readable everything counts as hot: until the pages and the index say so.
+    const lateHot = this.#hasHotList ? null : hot;
+    const earlyHot = this.#hasHotList ? hot : null;
+    this.#writeAll(this.#pageWrites(regions, imageOf, earlyHot, indexPages), () => {
+      const sequence = ++this.#sequence;
+      this.#writeAll(this.#indexWrites(indexPages, 1, sequence), () => {
+        this.#writeAll(this.#indexWrites(indexPages, 0, sequence), () => {
+          this.#writeAll(this.#hotWrites(lateHot), done);
+        });
+      });
     });
   }
 
@@ -132,7 +150,7 @@ export class MapWriter {
     regions: Iterable<number>, imageOf: (region: number) => RegionImage,
     hot: readonly number[] | null, indexPages: Set<number>,
   ): Generator<PageWrite, void> {
-    if (hot !== null) yield this.#hotWrite(hot);
+    yield* this.#hotWrites(hot);
     for (const region of regions) {
       const { peer, local } = imageOf(region);
       const hasPage = (peer !== null && peer !== 'full') || (local !== null && local !== 'full');
@@ -152,28 +170,32 @@ export class MapWriter {
     }
   }
 
-  /** The slot after the newest list's: the sequence skips what other pages made it miss. */
-  #hotWrite(extents: readonly number[]): PageWrite {
+  /** The pair of slots after the newest list's, in one write; nothing where there is no list. */
+  *#hotWrites(extents: readonly number[] | null): Generator<PageWrite, void> {
+    if (extents === null) return;
     const { hotSlotSize, hotSlotCount, hotOffset, copyId } = this.#geometry;
-    this.#hotSlot = (this.#hotSlot + 1) % hotSlotCount;
-    do this.#sequence++; while (this.#sequence % hotSlotCount !== this.#hotSlot);
-    return {
-      offset: hotOffset + this.#hotSlot * hotSlotSize,
-      raw: encodeHotSlot(hotSlotSize, { copyId, number: 0, sequence: this.#sequence }, extents),
+    this.#hasHotList = true;
+    this.#hotPair = (this.#hotPair + 1) % (hotSlotCount / 2);
+    const identity = { copyId, number: 0, sequence: ++this.#sequence };
+    const slot = encodeHotSlot(hotSlotSize, identity, extents);
+    yield {
+      offset: hotOffset + this.#hotPair * 2 * hotSlotSize,
+      raw: Buffer.concat([slot, slot]),
     };
   }
 
-  *#indexWrites(pages: Iterable<number>): Generator<PageWrite, void> {
+  /** One copy of each page: `turn` 1 the older or unreadable one, then 0 the other. */
+  *#indexWrites(
+    pages: Iterable<number>, turn: 0 | 1, sequence: number,
+  ): Generator<PageWrite, void> {
     const { indexOffset, copyId } = this.#geometry;
     for (const page of pages) {
-      const slot = 1 - (this.#indexSlot[page] ?? 0);
-      this.#indexSlot[page] = slot;
+      const slot = (this.#indexSlot[page] ?? 0) ^ turn;
       const from = page * limits.regionsPerIndexPage;
       const states = this.#regionState.subarray(from, from + limits.regionsPerIndexPage);
-      const identity = { copyId, number: page, sequence: ++this.#sequence };
       yield {
         offset: indexOffset + (page * 2 + slot) * limits.mapPageSize,
-        raw: encodeIndexPage(identity, states),
+        raw: encodeIndexPage({ copyId, number: page, sequence }, states),
       };
     }
   }

@@ -58,6 +58,11 @@ function load(
     for (const damage of loaded.damage) {
       ports.log.warn({ damage }, 'a part of the dirty map is lost: all it covers will be copied');
     }
+    if (loaded.hotCopies === 1 || loaded.indexRepairs.size > 0) {
+      const indexPages = [...loaded.indexRepairs].slice(0, 8);
+      ports.log.info({ hotCopies: loaded.hotCopies, indexPages },
+        'one copy of these parts of the dirty map is torn, old or bad: both are written anew');
+    }
     let onError = (errno: number): void => void errno;
     const resource = build(ports, options, block, loaded, (errno) => onError(errno));
     // The map's writer says once that it failed, and answers nothing then.

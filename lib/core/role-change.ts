@@ -238,7 +238,8 @@ export class RoleChange {
         return;
       }
       answered = true;
-      session.end('the peer did not take the new generation in time');
+      // Also a session that began meanwhile: what it was told of this node is no longer true.
+      this.#resource.session?.end('the peer did not take the new generation');
       // It may hold this one: what is acknowledged alone must be of another.
       const history = withAncestor(lineage.history, lineage.generation);
       record({ generation: context.random.id64(), history }, false);

@@ -165,14 +165,14 @@ function writeMaps(fd: number, block: Superblock): void {
   // Older slots of an earlier create carry another id; zeros keep a look at the disk readable.
   const hot = Buffer.alloc(hotSlotSize * hotSlotCount);
   const sequence = 1;
-  encodeHotSlot(hotSlotSize, { copyId, number: 0, sequence }, [])
-    .copy(hot, (sequence % hotSlotCount) * hotSlotSize);
+  const list = encodeHotSlot(hotSlotSize, { copyId, number: 0, sequence }, []);
+  for (const slot of [0, 1]) list.copy(hot, slot * hotSlotSize);
   fs.writeSync(fd, hot, 0, hot.length, hotOffset);
   for (let page = 0; page < indexPageCount; page++) {
     const first = page * limits.regionsPerIndexPage;
     const count = Math.min(limits.regionsPerIndexPage, block.regionCount - first);
-    const pair = Buffer.alloc(2 * limits.mapPageSize);
-    encodeIndexPage({ copyId, number: page, sequence }, new Uint8Array(count)).copy(pair);
+    const one = encodeIndexPage({ copyId, number: page, sequence }, new Uint8Array(count));
+    const pair = Buffer.concat([one, one]);
     fs.writeSync(fd, pair, 0, pair.length, indexOffset + page * pair.length);
   }
 }

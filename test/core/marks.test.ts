@@ -321,10 +321,13 @@ t.test('map-loader: what is damaged counts as stale', async (t) => {
   t.equal(clean.peerStale.count, 0);
   t.same(clean.damage, []);
   const hot = make();
+  hot.disk.place(hot.block.hotOffset + 20, Buffer.of(1));
   hot.disk.place(hot.block.hotOffset + hot.block.hotSlotSize + 20, Buffer.of(1));
   t.equal(imageMap(hot.disk.cache).peerStale.count, all);
   const index = make();
-  index.disk.place(index.block.indexOffset + 100, Buffer.of(1));
+  for (const copy of [0, 1]) {
+    index.disk.place(index.block.indexOffset + copy * limits.mapPageSize + 100, Buffer.of(1));
+  }
   t.equal(imageMap(index.disk.cache).peerStale.count, all);
   const run = new TrackerRun(3);
   run.tracker.setStale(0, blockSize);

@@ -11,6 +11,7 @@ import { closeLocal, localProblem, openLocal } from '../../lib/disk/local.ts';
 import { LocalDisk } from '../../lib/disk/local-disk.ts';
 import { limits, MiB, TiB } from '../../lib/format/limits.ts';
 import { layoutFor, mediaSizeMax, tailOffset } from '../../lib/format/superblock.ts';
+import { imageMap, imageSuperblock } from '../fixtures/sim-image.ts';
 
 function sparseFile(folder: string, size: number, name = 'disk'): string {
   const file = path.join(folder, name);
@@ -43,6 +44,23 @@ t.test('create: a copy can be described, and both superblocks agree', async (t) 
   const data = Buffer.alloc(64);
   fs.readSync(fs.openSync(local, 'r'), data, 0, 64, 20 * MiB);
   t.ok(data.equals(Buffer.alloc(64)), 'nothing of the old data shows');
+});
+
+t.test('create: what a start reads is there twice', async (t) => {
+  const local = sparseFile(t.testdir(), 8 * MiB);
+  await createCopy({ resource: 'shared', local });
+  const image = fs.readFileSync(local);
+  const { hotOffset, hotSlotSize, indexOffset } = imageSuperblock(image);
+  const lost = (...offsets: number[]): string[] => {
+    const damaged = Buffer.from(image);
+    for (const offset of offsets) damaged[offset] = 0xaa;
+    return imageMap(damaged).damage;
+  };
+  const slots = [hotOffset + 20, hotOffset + hotSlotSize + 20] as const;
+  const copies = [indexOffset + 20, indexOffset + limits.mapPageSize + 20] as const;
+  for (const one of [...slots, ...copies]) t.same(lost(one), []);
+  t.equal(lost(...slots).length, 1);
+  t.equal(lost(...copies).length, 1);
 });
 
 t.test('create: every refusal leaves the disk as it was', async (t) => {

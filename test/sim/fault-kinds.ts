@@ -1,7 +1,4 @@
-/**
- * Every kind of fault by name. `laterKinds` are those that today's core cannot be asked to survive;
- * `--faults` names any.
- */
+/** Every kind of fault by name; `--faults` names any. */
 export const faultKinds = [
   'kill', 'power', 'kill-both', 'power-both', 'crash-in-start', 'pair-crash',
   'cut', 'stall', 'one-way', 'partition', 'refuse', 'flip',
@@ -14,10 +11,4 @@ export const faultKinds = [
 
 export type FaultKind = (typeof faultKinds)[number];
 
-/**
- * A damaged newest copy of these two falls back to an older one, which lacks the newest marks.
- */
-export const laterKinds: readonly FaultKind[] = ['flip-index', 'flip-hot'];
-
-export const defaultKinds: readonly FaultKind[] =
-  faultKinds.filter((kind) => !laterKinds.includes(kind));
+export const defaultKinds: readonly FaultKind[] = faultKinds;
