@@ -25,7 +25,7 @@ const lostLoggedMax = 10;
 
 /** One per resource. */
 export class AsyncTail {
-  /** Why the latest attempt to keep it came to nothing, and what to do; empty after a success. */
+  /** Why the latest attempt to keep it came to nothing, and what to do. */
   failure = '';
   /** Of what this worker kept last. */
   keptBytes = 0;
@@ -40,41 +40,21 @@ export class AsyncTail {
     this.#resource = resource;
   }
 
-  /** How requests that begin now complete: async only when that is on record. */
+  /**
+   * How a primary's request that begins now completes: async only when that is on record, which
+   * the first one sees to where the promotion did not (the mode or the local copy is another).
+   */
   get mode(): Mode {
-    const { options } = this.#resource.context;
-    return options.mode === 'async' && !this.#isRecorded ? 'memsync' : options.mode;
+    const { mode } = this.#resource.context.options;
+    if (mode !== 'async' || this.#isRecorded) return mode;
+    this.#record();
+    return this.#isRecorded ? mode : 'memsync';
   }
 
   /** The flag that a promotion in the present mode sets. */
   get flag(): number {
     const isAsync = this.#resource.context.options.mode === 'async';
     return isAsync ? SuperblockFlag.asyncPrimary : 0;
-  }
-
-  /** The mode, the role or the local copy is another now: what is due goes on record. */
-  record(): void {
-    const { context, role } = this.#resource;
-    const { store } = context;
-    if (role !== 'primary' || this.flag === 0 || this.#isRecorded) return;
-    if (this.#recording === store) return;
-    const { flags } = store.value;
-    if ((flags & this.flag) !== 0) {
-      // By the promotion, which is answered only when its record is durable.
-      this.#recordedIn = store;
-      return;
-    }
-    this.#recording = store;
-    store.update({ flags: flags | this.flag }, (errno) => {
-      this.#recording = null;
-      if (errno !== 0) context.localFailed('metadata', errno);
-      else this.#recordedIn = store;
-    });
-  }
-
-  complete(): void {
-    this.failure = '';
-    this.record();
   }
 
   /** The copy may not be overwritten yet. An operator's decision between split copies may. */
@@ -90,6 +70,24 @@ export class AsyncTail {
    */
   keep(session: Session, source: bigint, done: () => void): void {
     new TailKeeper(this.#resource, session, done).start(source);
+  }
+
+  #record(): void {
+    const { context } = this.#resource;
+    const { store } = context;
+    const { flags } = store.value;
+    if (this.#recording === store) return;
+    if ((flags & SuperblockFlag.asyncPrimary) !== 0) {
+      // By the promotion, which is answered only when its record is durable.
+      this.#recordedIn = store;
+      return;
+    }
+    this.#recording = store;
+    store.update({ flags: flags | SuperblockFlag.asyncPrimary }, (errno) => {
+      if (this.#recording === store) this.#recording = null;
+      if (errno !== 0) context.localFailed('metadata', errno);
+      else this.#recordedIn = store;
+    });
   }
 
   get #isRecorded(): boolean {

@@ -123,7 +123,6 @@ export class Resource implements SessionHost, AppIoHost, LinkerHost {
     const { options, clock } = this.context;
     this.pace.setRate(options.resyncRate, clock.now());
     this.session?.pump();
-    this.tail.record();
     this.io.recheck();
     this.#failWithoutData();
     if (this.stalls && options.onNoData === 'fail') this.#endStall();
@@ -290,7 +289,6 @@ export class Resource implements SessionHost, AppIoHost, LinkerHost {
     this.#aloneWanted = false;
     this.completeAtLastContact = true;
     this.io.singleCopyWrites = 0;
-    this.tail.complete();
     if (this.role === 'primary') this.io.useStream(session.becomeSender());
     this.context.log.info({}, 'both copies are complete');
     this.io.recheck();

@@ -285,7 +285,6 @@ export class RoleChange {
         syncGeneration: resource.remote.lineage?.generation ?? 0n,
       }, (errno) => {
         if (errno !== 0) context.localFailed('metadata', errno);
-        resource.tail.record();
         if (this.#request === request) this.#finish(null);
       });
       return;
@@ -334,7 +333,6 @@ export class RoleChange {
     if (resource.role !== 'primary' || this.#request !== request) return;
     const { session, context } = resource;
     resource.aloneRecorded = context.store.value.peerState === PeerState.behind;
-    resource.tail.record();
     if (session === null || session.phase === 'undecided') {
       // The pair shakes hands anew: this copy has a generation now.
       session?.bye('this node was promoted');

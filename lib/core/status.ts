@@ -1,7 +1,7 @@
 /** What one resource says of itself: the words of docs/architecture.md, from the core's state. */
 import { limits } from '../format/limits.ts';
 import { Attachment, WireRole } from '../format/hello.ts';
-import { DataState } from '../format/superblock.ts';
+import { DataState, SuperblockFlag } from '../format/superblock.ts';
 import type { ConnectionWord, DiskWord, ResourceStatus, StatusWord } from '../format/status.ts';
 import { isServed } from './remote-state.ts';
 import type { Resource } from './resource.ts';
@@ -127,7 +127,8 @@ function syncPace(resource: Resource): Pick<CoreStatus, 'syncRate' | 'syncEta'> 
 
 /** The peer is to overwrite what only this copy has, and it cannot be kept. */
 function cannotKeep({ role, tail, context }: Resource): boolean {
-  return tail.failure !== '' && role === 'secondary' && !context.options.alone;
+  const isDue = (context.store.value.flags & SuperblockFlag.asyncPrimary) !== 0;
+  return tail.failure !== '' && role === 'secondary' && isDue && !context.options.alone;
 }
 
 /** Nothing of its own ends this state; `detail` says what a person has to do. */

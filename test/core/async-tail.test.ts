@@ -32,7 +32,6 @@ function failOver(pair: SimPair, power = false): Tail {
   pair.partition(true);
   pair.load(pair.a, 20);
   pair.answered(pair.a);
-  // In async this one is durable here, also through a power cut.
   pair.flush(pair.a);
   pair.load(pair.a, 5);
   pair.a.crash(power);
