@@ -51,6 +51,7 @@ export class AppIo implements Volume {
   readonly #host: AppIoHost;
   #pool: AppRecord[] = [];
   readonly #active = new Set<AppRecord>();
+  #arrivals = 0;
   /** Requests that wait for a person: neither copy can serve. */
   #stalled: Pending[] = [];
   #stream: PeerStream | null = null;
@@ -70,7 +71,8 @@ export class AppIo implements Volume {
   /** Gives every request away; what still comes for them here is ignored. */
   surrender(): Pending[] {
     const pending: Pending[] = [];
-    for (const record of this.#active) {
+    // A range that goes on in another record is late in the set, and was early.
+    for (const record of [...this.#active].sort((one, other) => one.order - other.order)) {
       const { app, op } = record;
       record.isLate = true;
       // A flush lends no memory.
@@ -136,6 +138,7 @@ export class AppIo implements Volume {
     }
     const record = this.#pool.pop() ?? new AppRecord(this);
     record.app = app;
+    record.order = ++this.#arrivals;
     record.since = this.#host.isSyncing ? this.#context.clock.now() : 0;
     record.op = app.op;
     record.from = offset;
@@ -402,6 +405,7 @@ export class AppIo implements Volume {
     next.pieceTo = record.pieceTo;
     next.mode = record.mode;
     next.since = record.since;
+    next.order = record.order;
     record.app = null;
     this.#active.delete(record);
     this.#active.add(next);

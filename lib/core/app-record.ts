@@ -31,6 +31,8 @@ export class AppRecord implements RangeLock, MarkRequest, StreamItem, RoomWaiter
   marked = false;
   locked = false;
   launched = false;
+  /** Its place among the requests, in the order they came. */
+  order = 0;
   /** Monotonic milliseconds of its arrival, 0 where nobody asks. */
   since = 0;
   /** The request went to another data path: what comes for this record is late. */

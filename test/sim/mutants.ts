@@ -60,14 +60,14 @@ export const mutants: readonly Mutant[] = [
   },
   {
     name: 'clear-without-the-local-flush', file: stream, rule: 'clear last', seeds: 400,
-    find: 'if (epoch.localDone && epoch.acked) this.#context',
-    replace: 'if (epoch.acked) this.#context',
+    find: 'if (!epoch.localDone || !epoch.acked) kept.push(epoch);',
+    replace: 'if (!epoch.acked) kept.push(epoch);',
     faults: ['power', 'cut', 'slow-disk'],
   },
   {
     name: 'clear-without-the-peer\'s-flush', file: stream, rule: 'clear last', seeds: 400,
-    find: 'if (epoch.localDone && epoch.acked) this.#context',
-    replace: 'if (epoch.localDone) this.#context',
+    find: 'if (!epoch.localDone || !epoch.acked) kept.push(epoch);',
+    replace: 'if (!epoch.localDone) kept.push(epoch);',
   },
   {
     name: 'forget-what-was-sent', file: stream, rule: 'clear last', seeds: 200,
@@ -161,8 +161,8 @@ export const mutants: readonly Mutant[] = [
   },
   {
     name: 'no-inconsistent-record', file: syncTarget, rule: 'both maps', seeds: 800,
-    find: 'dataState: DataState.inconsistent, syncGeneration: (session.peer as Hello).generation,',
-    replace: 'syncGeneration: (session.peer as Hello).generation,',
+    find: 'dataState: DataState.inconsistent, syncGeneration: generation,',
+    replace: 'syncGeneration: generation,',
     faults: ['power', 'power-both', 'pair-crash', 'force-other', 'swap', 'cut'],
   },
   {
