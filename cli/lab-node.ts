@@ -199,7 +199,10 @@ export class LabNode {
   #argv(argv: readonly string[]): string[] {
     const [program = '', ...args] = argv;
     if (program !== 'hastd' && program !== 'hastctl') return [...argv];
-    return [...this.#place.prefix, process.execPath, programs[program], ...args];
+    // A test runner loads itself into every Node process by this variable: the nodes' programs are
+    // to be as they are delivered, also in what they use of memory and time.
+    const plainNode = ['env', '-u', 'NODE_OPTIONS', process.execPath];
+    return [...this.#place.prefix, ...plainNode, programs[program], ...args];
   }
 }
 
