@@ -84,7 +84,9 @@ export class Operator {
       return;
     }
     const why = 'detached by an operator';
-    if (resource.remote.lose(why, 'detached')) {
+    // A disk that fails has no choice; an operator waits for a peer that is there.
+    const isServed = resource.session?.isComplete === true || resource.remote.isActive;
+    if (isServed && resource.remote.lose(why, 'detached')) {
       done(null);
       return;
     }

@@ -362,3 +362,15 @@ eachSeed('remote: no disk is attached before the peer has taken over', {}, (pair
   t.equal(answer.refusal, null);
   equal(pair, ledger);
 });
+
+eachSeed('remote: an operator detaches only while the peer is there', {}, (pair, t) => {
+  pair.primary();
+  pair.b.crash();
+  pair.until('noticed', () => pair.a.phase === 'none');
+  let refused = '';
+  pair.a.running.operator.detach((refusal) => {
+    refused = refusal?.message ?? 'detached';
+  });
+  t.match(refused, /no complete copy/);
+  t.notOk(pair.a.running.isDiskless);
+});
