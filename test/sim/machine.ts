@@ -50,6 +50,8 @@ export class Machine {
   guard: () => void = () => undefined;
   /** The source's generation that this copy was told to take, and what only the source had. */
   adopting: { generation: bigint; unique: number } | null = null;
+  /** The disk it was made equal to was replaced since then. */
+  isSourceLost = false;
 
   readonly #run: SimRun;
 

@@ -345,6 +345,7 @@ export class SimRun implements LedgerHost {
   /** What this copy held is gone: the other one is the only one that has it. */
   #lost(machine: Machine): void {
     machine.adopting = null;
+    this.other(machine).isSourceLost = true;
     const { ledger, marks } = this;
     const view = ledger.view(machine.node);
     view.unique = 0;
@@ -399,6 +400,7 @@ export class SimRun implements LedgerHost {
     const source = this.other(machine);
     const generation = source.node.resource?.context.store.value.generation ?? 0n;
     machine.adopting = { generation, unique: this.ledger.view(source.node).unique };
+    machine.isSourceLost = false;
   }
 
   /** It may have done so although nobody heard of it. */
@@ -446,7 +448,8 @@ export class SimRun implements LedgerHost {
   #adopted(machine: Machine): void {
     this.counts.completions++;
     machine.adopting = null;
-    this.follow(machine, this.other(machine));
+    // Equal to a copy that is no more: what it holds is what it held.
+    if (!machine.isSourceLost) this.follow(machine, this.other(machine));
   }
 
   /** The copy of `machine` is equal to the one of `leader` from here on. */
