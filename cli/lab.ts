@@ -16,7 +16,7 @@ import { compareCopies } from './lab-compare.ts';
 import { LabNetwork, nodeNames, type CutKind, type NetworkKind } from './lab-network.ts';
 import { LabNode } from './lab-node.ts';
 import { removeLab } from './lab-remains.ts';
-import { until } from './lab-run.ts';
+import { sleep, until } from './lab-run.ts';
 
 export interface LabOptions {
   /** Bytes of the components of h1 and h2. */
@@ -35,6 +35,8 @@ export interface LabOptions {
 export const MiB = 1024 * 1024;
 export const resourceName = 'shared';
 const sizeDefault = 160 * MiB;
+/** Two checkpoints for the flush and the number, one for the extents, and a little. */
+const idleMs = 7000;
 const signals = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 
 /** Why a lab cannot be opened here, and what to do; null where it can. */
@@ -147,6 +149,12 @@ export class Lab {
         return status === 'complete' && atRest;
       }, boundMs);
     }
+  }
+
+  /** Waits until the checkpoints of an idle pair have dropped all marks: what comes is new. */
+  async unmark(): Promise<void> {
+    await this.settle();
+    await sleep(idleMs);
   }
 
   /** Rejects, naming where, unless the data of both copies are equal byte for byte. */

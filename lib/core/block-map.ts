@@ -184,6 +184,21 @@ export class BlockMap {
     for (const [region, page] of other.#pages) this.mergeBits(region, page.bits);
   }
 
+  /** Removes every block of `other`, a map of equal size. */
+  subtract(other: BlockMap): void {
+    for (const region of other.#full) this.clearRegion(region);
+    for (const [region, page] of other.#pages) {
+      if (this.hasRegion(region)) this.#clearBits(region, page.bits);
+    }
+  }
+
+  /** Removes every block that the bytes `offset`..`offset + length` touch. */
+  clearTouched(offset: number, length: number): void {
+    if (this.#count === 0) return;
+    const to = Math.min(this.blockCount, Math.ceil((offset + length) / limits.blockSize));
+    this.#eachRegion(Math.floor(offset / limits.blockSize), to, this.#clearInRegion);
+  }
+
   /** The first block at or after `from` that is set, or -1. */
   nextSet(from: number): number {
     if (this.#count === 0 || from >= this.blockCount) return -1;
@@ -260,6 +275,35 @@ export class BlockMap {
     return page;
   }
 
+  /** The page of a region that loses blocks; null where it has none. */
+  #pageToClear(region: number): Page | null {
+    if (!this.#full.has(region)) return this.#pages.get(region) ?? null;
+    // A page above the bound for a short while: clearing must never be refused.
+    const blocks = this.regionBlocks(region);
+    const page = { bits: new Uint8Array(regionBitBytes), count: blocks };
+    for (let at = 0; at < blocks; at++) {
+      page.bits[at >> 3] = (page.bits[at >> 3] ?? 0) | (1 << (at & 7));
+    }
+    this.#full.delete(region);
+    this.#pages.set(region, page);
+    return page;
+  }
+
+  #clearBits(region: number, bits: Uint8Array): void {
+    const page = this.#pageToClear(region);
+    if (page === null) return;
+    let removed = 0;
+    for (let at = 0; at < regionBitBytes; at++) {
+      const value = page.bits[at] ?? 0;
+      const left = value & ~(bits[at] ?? 0);
+      removed += (bitCount[value] ?? 0) - (bitCount[left] ?? 0);
+      page.bits[at] = left;
+    }
+    page.count -= removed;
+    this.#count -= removed;
+    if (page.count === 0) this.#pages.delete(region);
+  }
+
   readonly #setInRegion = (region: number, from: number, to: number): void => {
     if (this.#full.has(region)) return;
     if (from === 0 && to === this.regionBlocks(region)) {
@@ -288,17 +332,8 @@ export class BlockMap {
       this.clearRegion(region);
       return;
     }
-    let page = this.#pages.get(region);
-    if (this.#full.has(region)) {
-      // A page above the bound for a short while: clearing must never be refused.
-      page = { bits: new Uint8Array(regionBitBytes), count: blocks };
-      for (let at = 0; at < blocks; at++) {
-        page.bits[at >> 3] = (page.bits[at >> 3] ?? 0) | (1 << (at & 7));
-      }
-      this.#full.delete(region);
-      this.#pages.set(region, page);
-    }
-    if (page === undefined) return;
+    const page = this.#pageToClear(region);
+    if (page === null) return;
     let removed = 0;
     for (let at = from; at < to; at++) {
       const bit = 1 << (at & 7);

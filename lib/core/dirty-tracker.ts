@@ -21,8 +21,9 @@ import type { BlockMap } from './block-map.ts';
 import { LocalMarks, type LocalFlush } from './local-marks.ts';
 import { MapWriter, type RegionImage, type RegionMarks } from './map-writer.ts';
 import type { LoadedMap } from './map-loader.ts';
+import { PeerMarks } from './peer-marks.ts';
 import type { DiskPort, Done } from './ports.ts';
-import { RegionSet } from './region-set.ts';
+import { addRegions, RegionSet, regionsOf } from './region-set.ts';
 
 interface HotExtent {
   extent: number;
@@ -52,12 +53,12 @@ export interface UnflushedBlocks {
 const nothingUnflushed: UnflushedBlocks = { collect: () => false, hasFull: () => false };
 
 export class DirtyTracker {
-  readonly peerStale: BlockMap;
   readonly extentSize: number;
   unflushed: UnflushedBlocks = nothingUnflushed;
   /** Commits so far: the original's "activemap updates". */
   updates = 0;
 
+  readonly #peer: PeerMarks;
   readonly #local: LocalMarks;
   readonly #writer: MapWriter;
   readonly #keepDirty: number;
@@ -85,7 +86,7 @@ export class DirtyTracker {
   ) {
     this.extentSize = geometry.extentSize;
     this.#keepDirty = geometry.keepDirty;
-    this.peerStale = loaded.peerStale;
+    this.#peer = new PeerMarks(loaded.peerStale, geometry.mediaSize);
     this.#local = new LocalMarks(loaded.localStale, geometry.mediaSize);
     this.#writer = new MapWriter(disk, geometry, loaded, now, (errno) => {
       // Nothing that waits for a mark may go on: the owner fails every pending request.
@@ -106,6 +107,11 @@ export class DirtyTracker {
 
   get isIdle(): boolean {
     return !this.#committing && this.#waiting.length === 0 && this.#persist.length === 0;
+  }
+
+  /** Blocks whose newest data the peer lacks; changed through the tracker only. */
+  get peerStale(): BlockMap {
+    return this.#peer.stale;
   }
 
   /** Blocks whose newest data only the peer has; changed through the tracker only. */
@@ -164,14 +170,24 @@ export class DirtyTracker {
 
   /** The peer lacks these bytes. Their extents must be hot. */
   setStale(offset: number, length: number): void {
-    this.peerStale.setRange(offset, length);
+    this.#peer.set(offset, length);
     this.touch(offset, length);
   }
 
-  /** As setStale, for all blocks of `map`; their extents are hot or in durable pages. */
-  mergeStale(map: BlockMap): void {
-    for (const region of map.regions()) this.#unwritten.add(region);
-    this.peerStale.merge(map);
+  /** See PeerMarks; the extents of `blocks` are hot or in durable pages. */
+  streamEnded(blocks: BlockMap, unanswered: BlockMap, instance: bigint): void {
+    this.#unwritten.addAll(blocks.regions());
+    this.#peer.streamEnded(blocks, unanswered, instance);
+  }
+
+  /** See PeerMarks. */
+  executedCount(instance: bigint): number {
+    return this.#peer.executedCount(instance);
+  }
+
+  /** They are the caller's to flush on both copies, and marked as `unflushed` from now on. */
+  takeExecuted(instance: bigint): BlockMap {
+    return this.#peer.takeExecuted(instance);
   }
 
   /**
@@ -179,14 +195,13 @@ export class DirtyTracker {
    * persistAll().
    */
   setRegionStale(region: number, bits: Uint8Array | null): void {
-    if (bits === null) this.peerStale.setFull(region);
-    else this.peerStale.mergeBits(region, bits);
+    this.#peer.mergeRegion(region, bits);
     this.#unwritten.add(region);
   }
 
   /** Every block may differ. Not durable before persistAll(). */
   setAllStale(): void {
-    this.peerStale.setAll();
+    this.#peer.setAll();
     for (const region of this.peerStale.regions()) this.#unwritten.add(region);
   }
 
@@ -272,7 +287,7 @@ export class DirtyTracker {
 
   /** These blocks were sent to the peer (their flush is `unflushed`'s business). */
   clearStale(offset: number, length: number): void {
-    this.peerStale.clearRange(offset, length);
+    this.#peer.sent(offset, length);
     addRegions(this.#excess, offset, length);
   }
 
@@ -316,7 +331,7 @@ export class DirtyTracker {
    * comes.
    */
   clearAll(done: Done): void {
-    this.peerStale.clearAll();
+    this.#peer.clearAll();
     this.#local.clearAll();
     this.#release(this.#regions(this.#writer.regions()), done);
   }
@@ -327,7 +342,7 @@ export class DirtyTracker {
    */
   clearPeerStale(done: Done): void {
     const regions = this.#regions(this.peerStale.regions());
-    this.peerStale.clearAll();
+    this.#peer.clearAll();
     this.#release(regions, done);
   }
 
@@ -482,19 +497,4 @@ export class DirtyTracker {
     if (hasUnflushed) this.#excess.add(region);
     return hasStale || hasUnflushed ? bits : null;
   }
-}
-
-/** Adds the regions that the bytes touch. */
-function addRegions(regions: RegionSet, offset: number, length: number): void {
-  const last = Math.floor((offset + length - 1) / limits.regionSize);
-  for (let region = Math.floor(offset / limits.regionSize); region <= last; region++) {
-    regions.add(region);
-  }
-}
-
-/** The regions that the bytes touch. */
-export function regionsOf(offset: number, length: number): number[] {
-  const first = Math.floor(offset / limits.regionSize);
-  const last = Math.floor((offset + length - 1) / limits.regionSize);
-  return Array.from({ length: last - first + 1 }, (_, at) => first + at);
 }

@@ -106,6 +106,11 @@ export class PeerStream implements UnflushedBlocks {
   readonly #windowFrames: number;
   readonly #windowBytes: number;
   readonly #ring = new Array<StreamItem | null>(ringSize).fill(null);
+  /** The range of each frame in the ring, in bytes. */
+  readonly #offsets = new Float64Array(ringSize);
+  readonly #lengths = new Float64Array(ringSize);
+  /** Process of the peer that executes this stream; 0 where what it executed is not relied on. */
+  #instance: bigint;
   #nextSeq = 1;
   /** Every item below is answered. */
   #oldest = 1;
@@ -124,9 +129,10 @@ export class PeerStream implements UnflushedBlocks {
   /** `takesNumbers`: the peer knows `number` frames; without, what is flushed is clean at once. */
   constructor(
     context: CoreContext, link: LinkPort, windowFrames: number, windowBytes: number,
-    takesNumbers: boolean,
+    takesNumbers: boolean, instance: bigint,
   ) {
     this.#context = context;
+    this.#instance = instance;
     this.#takesNumbers = takesNumbers;
     this.#settled = new BlockMap(context.mediaSize);
     this.#link = link;
@@ -215,6 +221,8 @@ export class PeerStream implements UnflushedBlocks {
     payload: Buffer | null, payloadOffset: number, headroom: number,
   ): void {
     const seq = this.#take(item, payload === null ? frameCost : length + frameCost);
+    this.#offsets[seq & (ringSize - 1)] = offset;
+    this.#lengths[seq & (ringSize - 1)] = length;
     const frame: Frame = {
       type, flags, seq, offset, size: length, arg: 0, payload, payloadOffset, headroom,
     };
@@ -254,6 +262,16 @@ export class PeerStream implements UnflushedBlocks {
   written(offset: number, length: number): void {
     this.#open.setRange(offset, length);
     this.#context.tracker.touch(offset, length);
+  }
+
+  /** The peer's disk failed: what was executed there may be lost. */
+  distrust(): void {
+    this.#instance = 0n;
+  }
+
+  /** Blocks that the peer has executed over an earlier stream: they need a flush of both copies. */
+  takeOver(blocks: BlockMap): void {
+    this.#open.merge(blocks);
   }
 
   /**
@@ -328,10 +346,11 @@ export class PeerStream implements UnflushedBlocks {
     this.#ended = true;
     this.counts = false;
     const { tracker } = this.#context;
-    tracker.mergeStale(this.#open);
-    for (const epoch of this.#epochs) tracker.mergeStale(epoch.blocks);
-    tracker.mergeStale(this.#settled);
-    if (this.#numbering !== null) tracker.mergeStale(this.#numbering);
+    const blocks = this.#open;
+    for (const epoch of this.#epochs) blocks.merge(epoch.blocks);
+    blocks.merge(this.#settled);
+    if (this.#numbering !== null) blocks.merge(this.#numbering);
+    tracker.streamEnded(blocks, this.#unanswered(), this.#instance);
     if (tracker.unflushed === this) tracker.forgetUnflushed();
     const items = this.#ring.filter((item) => item !== null);
     items.sort((one, other) => one.seq - other.seq);
@@ -356,6 +375,16 @@ export class PeerStream implements UnflushedBlocks {
     return this.#open.isFull(region) || this.#settled.isFull(region) ||
       this.#numbering?.isFull(region) === true ||
       this.#epochs.some((epoch) => epoch.blocks.isFull(region));
+  }
+
+  /** What the peer may not have executed. */
+  #unanswered(): BlockMap {
+    const blocks = new BlockMap(this.#context.mediaSize);
+    this.#ring.forEach((item, at) => {
+      const carries = item !== null && !(item instanceof Epoch) && !isRead(item);
+      if (carries) blocks.setRange(this.#offsets[at] as number, this.#lengths[at] as number);
+    });
+    return blocks;
   }
 
   #answered(item: StreamItem, errno: number): void {

@@ -7,7 +7,7 @@
  */
 import { DataState, PeerState } from '../format/superblock.ts';
 import type { CommandDone, Refusal } from './operator.ts';
-import { regionsOf } from './dirty-tracker.ts';
+import { regionsOf } from './region-set.ts';
 import type { UndoSource } from './ports.ts';
 import type { Resource } from './resource.ts';
 import { withAncestor } from './superblock-store.ts';

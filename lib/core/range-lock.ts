@@ -51,6 +51,14 @@ export class RangeLocks {
     if (this.#waiting.length > 0) this.#grant(lock);
   }
 
+  /** `lock` waits no longer; nothing where it does not wait. */
+  withdraw(lock: RangeLock): void {
+    const index = this.#waiting.indexOf(lock);
+    if (index < 0) return;
+    this.#waiting.splice(index, 1);
+    this.#grant(lock);
+  }
+
   /** `next` holds the range of `held` from now on; both name the same range. */
   replace(held: RangeLock, next: RangeLock): void {
     this.#held[this.#held.indexOf(held)] = next;

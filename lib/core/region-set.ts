@@ -4,6 +4,8 @@
  *
  * Hot path: add() and has() run once per write.
  */
+import { limits } from '../format/limits.ts';
+
 export class RegionSet {
   readonly #regionCount: number;
   #words: Uint32Array | null = null;
@@ -66,4 +68,19 @@ export class RegionSet {
   *[Symbol.iterator](): Generator<number> {
     for (let at = this.next(0); at >= 0; at = this.next(at + 1)) yield at;
   }
+}
+
+/** Adds the regions that the bytes touch. */
+export function addRegions(regions: RegionSet, offset: number, length: number): void {
+  const last = Math.floor((offset + length - 1) / limits.regionSize);
+  for (let region = Math.floor(offset / limits.regionSize); region <= last; region++) {
+    regions.add(region);
+  }
+}
+
+/** The regions that the bytes touch. */
+export function regionsOf(offset: number, length: number): number[] {
+  const first = Math.floor(offset / limits.regionSize);
+  const last = Math.floor((offset + length - 1) / limits.regionSize);
+  return Array.from({ length: last - first + 1 }, (_, at) => first + at);
 }

@@ -218,6 +218,7 @@ export class RemoteIo {
     this.#context.statistics.queueLocal--;
     if (!write.local) {
       write.held?.over();
+      write.onReturned?.();
       return;
     }
     write.local = false;
@@ -361,15 +362,28 @@ export class RemoteIo {
 
   #failOne(request: RemoteRequest): void {
     if (request.isOver) return;
-    if (request instanceof RemoteWrite) {
-      if (request.local) request.localGone();
-      if (request.marked) this.#context.tracker.unmark(request);
-      request.marked = false;
-      this.#unlock(request);
-    } else {
-      request.localGone();
-    }
+    const isBusy = request.local;
+    request.localGone();
+    if (request instanceof RemoteWrite) this.#giveUp(request, isBusy);
     this.end(request, errnoIo);
+  }
+
+  /** The write may be on one of the copies, on both or on neither: the peer's counts. */
+  #giveUp(write: RemoteWrite, isBusy: boolean): void {
+    const { tracker, locks } = this.#context;
+    if (!write.locked) locks.withdraw(write);
+    if (!this.#host.isDiskless && write.localStarted) {
+      tracker.setLocalStale(write.pieceFrom, write.pieceTo - write.pieceFrom);
+    }
+    write.onReturned = () => {
+      // With the copy that was given up meanwhile its marks and locks are gone.
+      if (locks !== this.#context.locks) return;
+      if (write.marked) tracker.unmark(write);
+      write.marked = false;
+      this.#unlock(write);
+    };
+    // What is still on its way to the disk must not land on what is fetched later.
+    if (!isBusy) write.onReturned();
   }
 
   #unlock(write: RemoteWrite): void {

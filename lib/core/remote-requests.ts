@@ -59,6 +59,8 @@ export class RemoteWrite extends RemoteRequest
   localStarted = false;
   sent = false;
   durable = false;
+  /** Of a write that ended with an error: its local operation returned. */
+  onReturned: (() => void) | null = null;
   readonly #io: RemoteIo;
 
   constructor(io: RemoteIo, app: AppRequest, held: Held | null) {

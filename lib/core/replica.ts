@@ -12,7 +12,7 @@ import { HastError } from '../base/errors.ts';
 import { FrameFlag, FrameType, type Frame } from '../format/frame.ts';
 import { limits } from '../format/limits.ts';
 import type { CoreContext, LocalOp } from './context.ts';
-import { regionsOf } from './dirty-tracker.ts';
+import { regionsOf } from './region-set.ts';
 import { RangeLocks, type RangeLock } from './range-lock.ts';
 
 /** Where acknowledgements go; ignored once the session has ended. */

@@ -220,6 +220,7 @@ export class Resource implements SessionHost, AppIoHost, LinkerHost {
 
   peerDiskFailed(): void {
     this.peerDiskHasFailed = true;
+    this.session?.stream?.distrust();
   }
 
   recordAlone(done: () => void): void {

@@ -191,9 +191,10 @@ export class Session implements LinkHandler, AckSink {
 
   /** The stream to the peer, made when it is first needed. */
   newStream(): PeerStream {
-    const { windowFrames, windowBytes } = this.peer as Hello;
+    const { windowFrames, windowBytes, instance } = this.peer as Hello;
+    const takesNumbers = this.#supports(Feature.numbers);
     this.stream ??= new PeerStream(
-      this.#context, this.#link, windowFrames, windowBytes, this.#supports(Feature.numbers),
+      this.#context, this.#link, windowFrames, windowBytes, takesNumbers, instance,
     );
     return this.stream;
   }

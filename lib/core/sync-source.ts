@@ -67,8 +67,7 @@ export class SyncSource {
   copy(): void {
     const session = this.#session;
     session.phase = 'copying';
-    const stream = session.newStream();
-    this.#host.useStream(stream);
+    const stream = this.#open();
     const { events, tracker } = this.#context;
     if (!tracker.peerStale.isEmpty) events.event({ kind: 'syncstart' });
     this.resync = new ResyncSource(
@@ -98,16 +97,25 @@ export class SyncSource {
     this.#host.sessionComplete(this.#session);
   }
 
+  /** The stream, with what was executed at the peer before contact broke and needs only a flush. */
+  #open(): PeerStream {
+    const stream = this.#session.newStream();
+    const { instance } = this.#session.peer as Hello;
+    stream.takeOver(this.#context.tracker.takeExecuted(instance));
+    this.#host.useStream(stream);
+    return stream;
+  }
+
   #start(): void {
     const session = this.#session;
     const { tracker, store } = this.#context;
     // Writes may follow at once: a target of another generation must not look like what it was.
     const isOther = (session.peer as Hello).generation !== store.value.generation;
     const mayWrite = isOther && this.#host.isPrimary;
-    if (tracker.peerStale.isEmpty && this.#host.strayWrites(null) === 0 && !mayWrite) {
-      const stream = session.newStream();
-      this.#host.useStream(stream);
-      this.#finish(stream);
+    const { instance } = session.peer as Hello;
+    const isEqual = tracker.peerStale.count === tracker.executedCount(instance);
+    if (isEqual && this.#host.strayWrites(null) === 0 && !mayWrite) {
+      this.#finish(this.#open());
       return;
     }
     session.phase = 'starting';

@@ -106,6 +106,35 @@ eachSeed('remote: a new disk is filled while the application works', { seeds: 10
   equal(pair, ledger);
 });
 
+eachSeed('remote: requests that fail while a disk is filled leave marks',
+  { seeds: 40, core: { onNoData: 'fail' } }, (pair, t) => {
+    const { random } = pair.world;
+    pair.primary();
+    pair.load(pair.a, 30);
+    pair.answered(pair.a);
+    pair.a.running.operator.detach(() => undefined);
+    pair.until('served', () => served(pair));
+    pair.a.attach(pair.a.newDisk({ ...pair.a.image, copyId: random.id64() }));
+    pair.until('it is filled', () => pair.a.running.session?.remote?.pull != null);
+    pair.load(pair.a, 40);
+    pair.pass(random.unit() * 2);
+    // One disk is slow: what it was given lands long after the request has failed.
+    random.pick([pair.a, pair.b]).disk.latency = [50, 900];
+    pair.load(pair.a, 20);
+    pair.pass(random.unit() * 2);
+    pair.partition();
+    pair.answered(pair.a);
+    if (random.chance(0.5)) pair.pass(random.unit() * 1500);
+    if (random.chance(0.5)) {
+      pair.stop(pair.a);
+      pair.a.start();
+    }
+    pair.heal();
+    pair.complete();
+    pair.pass(2000);
+    t.equal(pair.difference(), -1);
+  });
+
 eachSeed('remote: cuts and crashes of the peer while a disk is filled', { seeds: 20 }, (pair) => {
   const ledger = new SimLedger(2 * MiB);
   pair.primary();

@@ -61,7 +61,8 @@ function makeStream(): { stream: PeerStream; link: FakeLink; context: CoreContex
   const { context } = new SimPair().a.boot().running;
   const link = new FakeLink();
   const { windowFrames, windowBytes } = limits;
-  return { stream: new PeerStream(context, link, windowFrames, windowBytes, false), link, context };
+  const stream = new PeerStream(context, link, windowFrames, windowBytes, false, 1n);
+  return { stream, link, context };
 }
 
 function codeOf(run: () => void): string {

@@ -111,7 +111,7 @@ const overlap = (one: RangeLock, other: RangeLock): boolean =>
 t.test('range-lock: never two that overlap, in order of arrival, everyone once', async () => {
   const action = fc.record({
     from: fc.nat(30), length: fc.integer({ min: 1, max: 12 }), release: fc.nat(3), pick: fc.nat(50),
-    nested: fc.boolean(),
+    nested: fc.boolean(), withdraws: fc.boolean(),
   });
   fc.assert(fc.property(fc.array(action, { maxLength: 60 }), (actions) => {
     const locks = new RangeLocks();
@@ -148,6 +148,10 @@ t.test('range-lock: never two that overlap, in order of arrival, everyone once',
         throw new Error('made to wait for nothing');
       }
       nested = one.nested;
+      if (one.withdraws && waiting.length > 0) {
+        const [gone] = waiting.splice(one.pick % waiting.length, 1);
+        locks.withdraw(gone as TestLock);
+      }
       for (let count = one.release; count > 0 && held.length > 0; count--) release(one.pick);
     });
     while (held.length > 0) release(0);

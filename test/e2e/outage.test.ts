@@ -91,6 +91,7 @@ async function copiesLittle(inner: Test, lab: Lab): Promise<void> {
   await h1.mount('-o', 'noatime');
   await writeFile(h1, 'before', '40M');
   await lab.settle();
+  await lab.unmark();
   await lab.cut('drop');
   await h1.untilStatus('the loss', ({ status }) => status === 'degraded');
   await writeFile(h1, 'meanwhile', '8M');
@@ -102,9 +103,27 @@ async function copiesLittle(inner: Test, lab: Lab): Promise<void> {
   const sent = await sentBytes(lab, h1) - before;
   inner.ok(sent >= 8 * MiB, `${sent} bytes went over the link`);
   inner.ok(sent < dirtyBytes * 1.1 + 1024 * 1024, 'and not much more than what differed');
+  await copiesNothingTwice(inner, lab);
   await h1.unmount();
   await lab.settle();
   await inner.resolves(lab.compare(), 'the copies are equal');
+}
+
+/** Marked still when contact breaks, and there already: the same process of the peer has it. */
+async function copiesNothingTwice(inner: Test, lab: Lab): Promise<void> {
+  const { h1 } = lab;
+  await lab.unmark();
+  await writeFile(h1, 'just before', '30M');
+  await lab.cut('drop');
+  await h1.untilStatus('the loss', ({ status }) => status === 'degraded');
+  const { dirtyBytes } = await h1.status();
+  inner.ok(dirtyBytes >= 30 * MiB, `${dirtyBytes} bytes are marked`);
+  await writeFile(h1, 'meanwhile', '2M');
+  const before = await sentBytes(lab, h1);
+  await lab.heal();
+  await lab.settle();
+  const sent = await sentBytes(lab, h1) - before;
+  inner.ok(sent >= 2 * MiB && sent < 6 * MiB, `${sent} bytes went over the link`);
 }
 
 t.setTimeout(290_000);

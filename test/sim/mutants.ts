@@ -71,8 +71,28 @@ export const mutants: readonly Mutant[] = [
   },
   {
     name: 'forget-what-was-sent', file: stream, rule: 'clear last', seeds: 200,
-    find: 'tracker.mergeStale(this.#open);',
-    replace: 'void this.#open;',
+    find: 'const blocks = this.#open;\n    for',
+    replace: 'const blocks = new BlockMap(this.#context.mediaSize);\n    for',
+  },
+  {
+    name: 'executed-though-unanswered', file: stream, rule: 'clear last', seeds: 400,
+    find: 'tracker.streamEnded(blocks, this.#unanswered(), this.#instance);',
+    replace: 'tracker.streamEnded(blocks, new BlockMap(this.#context.mediaSize), this.#instance);',
+    faults: ['cut', 'stall', 'one-way', 'slow-disk'],
+  },
+  {
+    name: 'executed-by-another-process', file: 'lib/core/peer-marks.ts', rule: 'clear last',
+    seeds: 600,
+    find: 'const executed = instance === this.#instance ? this.#executed : this.#empty();',
+    replace: 'const executed = this.#executed;',
+    faults: ['power', 'cut', 'pair-crash'],
+  },
+  {
+    name: 'executed-though-stale-before', file: 'lib/core/peer-marks.ts', rule: 'clear last',
+    seeds: 2000,
+    find: 'executed.subtract(this.stale);',
+    replace: 'void executed;',
+    faults: ['cut', 'partition', 'kill'],
   },
   {
     name: 'forget-what-went-nowhere', file: appIo, rule: 'mark first', seeds: 200,
