@@ -112,12 +112,12 @@ export class RemoteState {
     if (!wasActive) this.#relyOn(session);
     this.lineage ??= this.#newLineage();
     this.#dropDisk(this.lineage);
-    let pending: Pending[] = [];
+    let pending: Pending[];
     this.isCommitting = false;
     if (wasActive) {
       // Nothing more goes out before the peer marks what it takes.
       this.io.streamLost();
-      this.io.open();
+      pending = this.io.takeQueue().map((app) => ({ app, held: null }));
       this.io.localGone();
     } else {
       pending = io.surrender();

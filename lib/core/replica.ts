@@ -94,8 +94,8 @@ export class Replica {
       throw new HastError('HAST_E_PROTOCOL', `frame ${frame.seq} where ${this.#nextSeq} is due`);
     }
     this.#nextSeq++;
-    this.#frames++;
     if (frame.type === FrameType.flush) {
+      this.#frames++;
       this.#receiveFlush(frame);
       return;
     }
@@ -103,12 +103,15 @@ export class Replica {
         (frame.type === FrameType.write && frame.payload === null)) {
       throw new HastError('HAST_E_PROTOCOL', 'a range frame outside the volume or without data');
     }
-    this.#bytes += memoryOf(frame);
+    const bytes = this.#bytes + memoryOf(frame);
     // The sender keeps to the window it was told, with one largest payload of grace.
-    if (this.#frames > 2 * this.#windowFrames + limits.windowFrames ||
-        this.#bytes > this.#windowBytes + 2 * limits.payloadBytesMax) {
+    if (this.#frames >= 2 * this.#windowFrames + limits.windowFrames ||
+        bytes > this.#windowBytes + 2 * limits.payloadBytesMax) {
       throw new HastError('HAST_E_PROTOCOL', 'the peer sends more than the window allows');
     }
+    // Counted once it is certain to be executed: drained() waits for every frame that counts.
+    this.#frames++;
+    this.#bytes = bytes;
     if ((frame.flags & FrameFlag.wantRecvAck) !== 0) this.#sink?.received(frame.seq);
     const batch = this.#batches[this.#batches.length - 1] as Batch;
     const item = new ReplicaItem(this, frame);

@@ -429,9 +429,9 @@ export class Resource implements SessionHost, AppIoHost, LinkerHost {
   /** The local copy must not be used any more: the peer's takes over, or this resource fails. */
   copyFailed(op: LocalOp | 'timeout', detail: string): void {
     const why = lossText(op, detail);
-    if (this.remote.lose(why, 'failed')) return;
     const waits = this.role === 'primary' && this.context.options.onNoData === 'stall';
-    this.#fail(why, waits);
+    if (!this.remote.lose(why, 'failed')) this.#fail(why, waits);
+    this.#roleChange.poke();
   }
 
   halt(): void {

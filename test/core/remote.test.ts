@@ -375,6 +375,46 @@ eachSeed('remote: a copy lost again in the session that made it whole', { seeds:
     t.equal(problem, null);
   });
 
+eachSeed('remote: a copy lost while it becomes whole: what waits for that goes on', { seeds: 20 },
+  (pair, t) => {
+    const ledger = new SimLedger(2 * MiB);
+    pair.primary();
+    pair.a.running.operator.detach(() => undefined);
+    pair.until('served', () => served(pair));
+    const answer = pair.a.attach();
+    pair.until('attached', () => answer.done);
+    pair.until('it is about to be whole', () => pair.a.phase === 'rejoining');
+    work(pair, ledger, 20);
+    let lost = false;
+    pair.a.running.operator.detach((refusal) => {
+      lost = refusal === null;
+    });
+    t.ok(lost);
+    work(pair, ledger, 20);
+    pair.answered(pair.a);
+    t.ok(served(pair));
+    t.equal(pair.a.running.context.locks.heldCount, 0, 'no range is held for nobody');
+  });
+
+eachSeed('remote: the disk fails in the last moment of a stop, without a peer', { seeds: 20 },
+  (pair, t) => {
+    pair.primary();
+    pair.load(pair.a, 30);
+    pair.answered(pair.a);
+    pair.flush(pair.a);
+    pair.a.disk.latency = [5, 20];
+    let isStopped = false;
+    pair.a.running.stop(false, () => {
+      isStopped = true;
+    });
+    pair.pass(pair.world.random.unit() * 60);
+    pair.partition();
+    pair.pass(pair.world.random.unit() * 20);
+    pair.a.disk.fault = (op) => (op.kind === 'durable' ? 5 : 0);
+    pair.until('it stops all the same', () => isStopped, 30_000);
+    t.ok(isStopped);
+  });
+
 eachSeed('remote: no disk is attached before the peer has taken over', {}, (pair, t) => {
   const ledger = new SimLedger(2 * MiB);
   pair.primary();

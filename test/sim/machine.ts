@@ -117,6 +117,8 @@ export class Machine {
     disk.onDropped = (sectors) => {
       const view = this.#run.ledger.view(this.node);
       for (const sector of sectors) view.rollBack(sector - this.dataOffset / 512);
+      // An acknowledgement that is on its way speaks of what was there before.
+      view.leader = null;
     };
     this.#inject(disk);
   }

@@ -41,11 +41,10 @@ export class ForkCheck {
   problem(): string | null {
     const { machines } = this.#run;
     if (!this.isSplit) return null;
-    const areRelated = machines.every(({ node }) => this.#run.ledger.view(node).isRelated);
+    // A new copy, promoted before it was ever equal to the other one, shares no history with it.
+    if (!machines.every(({ node }) => this.#run.ledger.view(node).isRelated)) return null;
     for (const { node } of machines) {
       const reason = node.resource?.refusal?.reason;
-      // A new copy, promoted before it was ever equal to the other one, shares no history with it.
-      if (reason === 'unrelated' && !areRelated) return null;
       if (reason === 'both-primary' && machines.some((one) => one.isRemote)) return null;
       if (reason != null && reason !== 'split-brain' && reason !== 'same-copy') {
         return `${node.name} calls a split brain ${reason}`;
