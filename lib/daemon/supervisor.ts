@@ -48,6 +48,7 @@ export class Supervisor {
   readonly #keeper: WorkerKeeper;
   #device: Device;
   #tail: Promise<unknown> = Promise.resolve();
+  #isSplitBrainTold = false;
 
   constructor(options: SupervisorOptions) {
     this.#options = options;
@@ -207,6 +208,12 @@ export class Supervisor {
     this.#log.info({ event }, 'event');
     // So that the disk can be taken out.
     if (event === 'detach') this.#keeper.guard.close();
+    // Each worker sees a split brain anew; a person is told once, until it is resolved.
+    const isTold = event === 'split-brain' && this.#isSplitBrainTold;
+    if (event === 'connect' || event === 'split-brain') {
+      this.#isSplitBrainTold = event === 'split-brain';
+    }
+    if (isTold) return;
     this.#options.hooks.run(this.#keeper.resource.exec, event, this.name);
   }
 

@@ -100,5 +100,6 @@ function receive(message: ParentMessage, handle: unknown): void {
 process.on('message', (message, handle) => receive(message as ParentMessage, handle));
 process.on('disconnect', () => process.exit(0));
 process.on('SIGUSR1', () => say({ type: 'event', event: 'connect' }));
+process.on('SIGALRM', () => say({ type: 'event', event: 'split-brain' }));
 process.on('SIGUSR2', () => fail('HAST_E_CORRUPT'));
 setTimeout(() => process.exit(9), 60_000).unref();

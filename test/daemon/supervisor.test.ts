@@ -306,6 +306,28 @@ it('worker events run hooks; fuse-native gets no descriptor', async (test) => {
   await until('the hook', () => ran.includes('connect shared'));
 });
 
+it('a split brain runs its hook once, whoever of the workers sees it', async (test) => {
+  const { supervisor, ran, lines, workerPid } = world(test);
+  const seen = (): number => lines.filter((line) => line.includes('split-brain')).length;
+  const told = (): number => ran.filter((line) => line === 'split-brain shared').length;
+  const see = async (): Promise<void> => {
+    const before = seen();
+    process.kill(await workerPid(), 'SIGALRM');
+    await until('the event', () => seen() > before);
+  };
+  await supervisor.changeRole('secondary', false);
+  await see();
+  await see();
+  await supervisor.changeRole('init', false);
+  await supervisor.changeRole('secondary', false);
+  await see();
+  test.equal(told(), 1);
+  process.kill(await workerPid(), 'SIGUSR1');
+  await until('it was resolved', () => ran.includes('connect shared'));
+  await see();
+  test.equal(told(), 2, 'another one');
+});
+
 it('orders: passed to the worker in any role but init, refusals come back', async (test) => {
   const { supervisor } = world(test);
   test.match(await failure(supervisor.order({ kind: 'detach' })), {
