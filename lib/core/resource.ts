@@ -462,10 +462,10 @@ export class Resource implements SessionHost, AppIoHost, LinkerHost {
     if (op !== 'read') this.copyFailed(op, `errno ${errno}`);
   }
 
-  /** A secondary stops using its copy; the peer goes on without it. */
+  /** A secondary stops using its copy, or has none any more; the peer goes on without it. */
   giveUpCopy(why: string): void {
-    this.remote.localWord = 'detached';
-    this.context.events.event({ kind: 'detach' });
+    if (!this.isDiskless) this.remote.localWord = 'detached';
+    if (!this.isDiskless) this.context.events.event({ kind: 'detach' });
     this.session?.bye(why);
     this.#fail(why, false);
   }

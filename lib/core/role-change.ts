@@ -298,6 +298,8 @@ export class RoleChange {
       message: 'the peer, whose copy is the complete one, was lost during the promotion',
       hint: 'run the command again when hastctl status says that it is connected',
     });
+    // It was given up meanwhile, for the peer to serve a primary: there is none.
+    if (resource.isDiskless) resource.giveUpCopy(resource.remote.reason);
   }
 
   #nextLineage(): Lineage {

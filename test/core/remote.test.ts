@@ -239,6 +239,36 @@ eachSeed('remote: promoted on a copy that is being filled', { mediaSize: 4 * MiB
     t.equal(pair.b.running.role, 'primary');
   });
 
+eachSeed('remote: the disk and the peer are lost in such a promotion', { mediaSize: 4 * MiB },
+  (pair, t) => {
+    pair.primary();
+    pair.partition();
+    for (let at = 0; at < 4; at++) pair.a.write(at * MiB, Buffer.alloc(MiB, at + 1));
+    pair.answered(pair.a);
+    pair.stop(pair.a);
+    pair.a.boot();
+    pair.heal();
+    pair.until('syncing', () => pair.b.phase === 'syncing');
+    const answer = pair.b.promote(false);
+    pair.until('it relies on the peer', () => pair.b.running.role === 'primary');
+    pair.b.disk.fault = (op) => (op.kind === 'durable' ? 5 : 0);
+    pair.until('the disk is lost', () => pair.b.running.isDiskless);
+    pair.partition();
+    pair.until('an answer', () => answer.done);
+    t.not(answer.refusal, null);
+    t.match(coreStatus(pair.b.running), {
+      role: 'secondary', status: 'failed', localDisk: 'failed', needsHuman: true,
+    });
+    t.ok(pair.b.running.failed, 'it takes part in nothing before a new start');
+    // What an operator does: hastctl attach, with a disk that works.
+    pair.b.crash(false);
+    pair.b.disk.fault = () => 0;
+    pair.b.start();
+    pair.heal();
+    pair.complete();
+    t.equal(pair.difference(), -1);
+  });
+
 eachSeed('remote: bad blocks are read from the peer and rewritten', { seeds: 5 }, (pair, t) => {
   const ledger = new SimLedger(2 * MiB);
   pair.primary();
