@@ -141,8 +141,10 @@ export class Linker {
 
   #shouldDial(): boolean {
     if (this.#host.isPrimary) return true;
-    // Before the first contact nobody knows the other's name: both dial.
-    return this.#peerNode === '' || this.#context.options.node < this.#peerNode;
+    const { node } = this.#context.options;
+    // Before the first contact nobody knows the other's name, and a clone of the peer's disk names
+    // this node: both dial.
+    return this.#peerNode === '' || this.#peerNode === node || node < this.#peerNode;
   }
 
   #attempt(): void {

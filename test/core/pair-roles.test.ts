@@ -44,6 +44,19 @@ eachSeed('roles: a clone of the peer\'s disk is refused', {}, (pair, t) => {
   t.equal(pair.a.running.refusal?.reason, 'same-copy');
 });
 
+eachSeed('roles: a clone that names its own node as the peer still finds the peer', {}, (pair, t) => {
+  pair.boot().complete();
+  pair.partition();
+  pair.a.crash(true);
+  pair.a.disk.place(0, pair.b.disk.cache);
+  pair.a.boot();
+  // The attempt that every start makes comes to nothing.
+  pair.pass(3000);
+  pair.heal();
+  pair.until('refused', () => pair.a.running.refusal !== null && pair.b.running.refusal !== null);
+  t.equal(pair.a.running.refusal?.reason, 'same-copy');
+});
+
 /** Both nodes write on their own after a partition, the second one by force. */
 function splitBrain(pair: SimPair, t: { match: (one: unknown, two: RegExp) => unknown }): void {
   pair.primary();

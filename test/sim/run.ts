@@ -336,9 +336,12 @@ export class SimRun implements LedgerHost {
     view.isTainted = true;
     view.isRelated = false;
     view.leader = null;
-    const other = this.other(machine).node;
+    const other = this.other(machine);
+    const generation = other.meta.superblock()?.generation ?? 0n;
     // Put back what was taken away before: nobody lacks anything.
-    if (node.data().equals(other.data())) this.ledger.view(other).unique = 0;
+    const isLater = generation !== 0n &&
+      machine.meta.superblock()?.history.includes(generation) === true;
+    if (isLater || node.data().equals(other.node.data())) this.ledger.view(other.node).unique = 0;
     else this.#lost(machine);
   }
 
