@@ -4,16 +4,23 @@
  */
 import type { FaultKind } from './fault-kinds.ts';
 
-export interface Mutant {
-  name: string;
+export interface Edit {
   file: string;
   find: string;
   replace: string;
+}
+
+export interface Mutant extends Edit {
+  name: string;
   /** Rule of docs/simulator.md that it breaks. */
   rule: string;
   seeds: number;
   /** Only these faults, so that the search is short. */
   faults?: readonly FaultKind[];
+  /** Options whatever the seed draws, as of --set: a load that comes to the state often. */
+  set?: string;
+  /** What else is changed: lines that guard the same, each for the other. */
+  also?: readonly Edit[];
 }
 
 const appIo = 'lib/core/app-io.ts';
