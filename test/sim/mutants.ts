@@ -114,6 +114,8 @@ export const mutants: readonly Mutant[] = [
     seeds: 300,
     find: 'if (!localDone) return false;\n  if (!peerCounts) return alone;\n  switch (mode) {',
     replace: 'if (!peerCounts) return localDone && alone;\n  switch (mode) {',
+    // The data path does not even ask before.
+    also: [{ file: appIo, find: 'if (!record.localDone) return;', replace: '' }],
     faults: ['power', 'kill', 'power-both', 'slow-disk'],
   },
   {
@@ -231,7 +233,11 @@ export const mutants: readonly Mutant[] = [
     seeds: 2500,
     find: 'this.#disk.flush((errno) => {',
     replace: '((then: (errno: number) => void) => then(0))((errno) => {',
-    faults: ['kill', 'crash-in-start', 'kill-both', 'power'],
+    // With four pairs of slots three starts in a row would have to be killed at this write.
+    also: [{ file: 'lib/format/limits.ts', find: 'hotSlotCount: 8', replace: 'hotSlotCount: 4' }],
+    faults: ['crash-in-start'],
+    set: 'mediaSize=3145728,extentSize=65536,keepDirty=32,app.crowded=0,app.thinkMs=0-2,' +
+      'faults.crash-in-start=1,faultCount=14',
   },
   {
     name: 'requests-answered-twice', file: appIo, rule: 'every request once', seeds: 200,

@@ -33,7 +33,9 @@ export function override(options: SimOptions, text: string): SimOptions {
     if (fields === undefined || !fits(isFault ? 0 : fields[name], value)) {
       throw new Error(`--set: no such option, or no value of it: ${part}`);
     }
-    fields[name] = value;
+    // One range for both nodes.
+    const isPair = Array.isArray(fields[name]) && Array.isArray((fields[name] as unknown[])[0]);
+    fields[name] = isPair ? [value, value] as unknown as Value : value;
   }
   return options;
 }
