@@ -41,6 +41,9 @@ const losses: readonly FaultKind[] = [
   'detach', 'detach-crash', 'attach', 'power', 'cut', 'eio-write', 'pair-crash',
 ];
 const fills: readonly FaultKind[] = [...losses, 'promote-filling', 'recreate'];
+/** Some request is always under way while a copy is lost and comes back. */
+const lively = 'app.count=600,app.crowded=0.9,app.thinkMs=1-40,mediaSize=1048576,' +
+  'faults.detach=2,faults.attach=2';
 const splits: readonly FaultKind[] = ['split', 'resolve', 'cut', 'power'];
 
 export const mutants: readonly Mutant[] = [
@@ -75,6 +78,9 @@ export const mutants: readonly Mutant[] = [
     name: 'clear-without-the-peer\'s-flush', file: stream, rule: 'clear last', seeds: 400,
     find: 'if (!epoch.localDone || !epoch.acked) kept.push(epoch);',
     replace: 'if (!epoch.localDone) kept.push(epoch);',
+    // The flush lasts over the checkpoints that clean up behind it.
+    faults: ['hang-disk'],
+    set: 'diskTimeoutMs=0,gapMs=3000-15000,gapSteps=100-1000,faults.hang-disk=1',
   },
   {
     name: 'forget-what-was-sent', file: stream, rule: 'clear last', seeds: 200,
@@ -172,7 +178,9 @@ export const mutants: readonly Mutant[] = [
     name: 'no-inconsistent-record', file: syncTarget, rule: 'both maps', seeds: 800,
     find: 'dataState: DataState.inconsistent, syncGeneration: generation,',
     replace: 'syncGeneration: generation,',
-    faults: ['power', 'power-both', 'pair-crash', 'force-other', 'swap', 'cut'],
+    faults: ['split', 'resolve', 'power', 'kill', 'partition', 'pair-crash'],
+    set: 'resyncRate=400000,mediaSize=1048576,' +
+      'faults.split=3,faults.resolve=3,faults.kill=1,faults.partition=1',
   },
   {
     name: 'done-before-the-flush', file: syncSource, rule: 'both maps', seeds: 2500,
@@ -207,7 +215,9 @@ export const mutants: readonly Mutant[] = [
     name: 'promotion-without-the-received-frames', file: roleChange, rule: 'promotion', seeds: 800,
     find: 'this.#resource.drained(() => context.disk.flush((errno) => {',
     replace: '((then: () => void) => then())(() => context.disk.flush((errno) => {',
-    faults: ['slow-disk', 'swap', 'power', 'kill', 'promote-other'],
+    faults: ['power', 'kill'],
+    set: 'mode=memsync,diskMs=0.02-60,operatorMs=1-20,app.crowded=0.9,app.depth=16,' +
+      'app.thinkMs=0-2,faults.kill=1,faults.power=1',
   },
   {
     name: 'promotion-without-a-question', file: 'lib/core/promotion.ts', rule: 'promotion',
@@ -301,22 +311,29 @@ export const mutants: readonly Mutant[] = [
     seeds: 2000,
     find: 'this.#session.send(plainFrame(FrameType.pullDone));',
     replace: 'this.#session.send(plainFrame(FrameType.pullDone));\n    this.rejoined();',
-    faults: fills,
+    faults: fills, set: lively,
   },
   {
     name: 'a-local-read-before-the-map', file: remoteIo, rule: 'remote state', seeds: 3000,
     find: '!this.#host.isDiskless && this.#host.isMapKnown && read.held',
     replace: '!this.#host.isDiskless && read.held', faults: fills,
+    set: `app.read=15,linkMs=5-20,${lively}`,
   },
   {
     name: 'a-stale-block-is-read-here', file: remoteIo, rule: 'remote state', seeds: 2000,
     find: '!tracker.isLocalStale(app.offset, app.length);',
-    replace: 'app.length > 0;', faults: fills,
+    replace: 'app.length > 0;', faults: fills, set: `app.read=15,resyncRate=300000,${lively}`,
   },
   {
     name: 'a-stale-block-is-written-in-part', file: remoteIo, rule: 'remote state', seeds: 3000,
     find: 'from = alignUp(from, limits.blockSize);',
     replace: 'void alignUp;', faults: fills,
+    // The map would keep the block as it is.
+    also: [{
+      file: 'lib/core/local-marks.ts', find: 'this.stale.clearRange(offset, length);',
+      replace: 'this.stale.clearRange(offset - offset % 4096, length + offset % 4096);',
+    }],
+    set: `app.read=5,app.aligned=0,resyncRate=400000,${lively}`,
   },
   {
     name: 'the-map-is-dropped-too-early', file: remoteSession, rule: 'both maps', seeds: 3000,
@@ -330,11 +347,18 @@ export const mutants: readonly Mutant[] = [
   {
     name: 'the-old-disk-s-map-is-forgotten', file: remoteState, rule: 'both maps', seeds: 3000,
     find: 'tracker.mergeLocalStale(tracker.peerStale);', replace: 'void tracker;', faults: fills,
+    // When the peer's map comes, its own is merged once more.
+    also: [{
+      file: remoteSession, find: 'tracker.mergeLocalStale(tracker.peerStale);', replace: '',
+    }],
+    set: lively,
   },
   {
     name: 'a-repair-without-the-lock', file: 'lib/core/read-repair.ts', rule: 'order', seeds: 4000,
     find: 'if (this.#locks.acquire(this)) this.onGranted();',
-    replace: 'this.onGranted();', faults: ['latent', 'slow-disk', 'cut'],
+    replace: 'this.onGranted();', faults: ['latent', 'cut'],
+    set: 'app.read=10,app.crowded=1,app.count=600,app.depth=8,app.thinkMs=0-2,linkMs=5-20,' +
+      'mediaSize=1048576,faults.latent=3',
   },
   {
     name: 'a-bad-block-is-an-error', file: appIo, rule: 'a failed copy', seeds: 1500,

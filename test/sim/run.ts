@@ -10,6 +10,7 @@ import type { SimWorld } from '../fixtures/sim-world.ts';
 import { Chaos } from './chaos.ts';
 import { boundsProblem } from './checks/bounds.ts';
 import { GenerationCheck } from './checks/generations.ts';
+import { keeperProblem } from './checks/keeper.ts';
 import { MarksCheck } from './checks/marks.ts';
 import { ForkCheck } from './checks/forks.ts';
 import { Cluster } from './cluster.ts';
@@ -187,6 +188,7 @@ export class SimRun implements LedgerHost {
     const isRemote = node.running.remote.isActive;
     const record = isRemote ? this.remote.recordProblem(machine) : null;
     if (record !== null) this.fail(`${node.name}: ${record}`);
+    this.#checkKeeper(machine);
     const problem = machine.reign === 0
       ? 'acknowledged by a node that was not promoted'
       : this.#generations.problem(
@@ -195,6 +197,16 @@ export class SimRun implements LedgerHost {
           this.ledger.view(other.node).isTainted ? null : other.meta.superblock(), alone,
         );
     if (problem !== null) this.fail(`${node.name}: ${problem}`);
+  }
+
+  #checkKeeper(machine: Machine): void {
+    const other = this.other(machine);
+    // By force anybody acknowledges; and an older image knows nothing of what it is.
+    const isExempt = machine.isForcing || machine.node.running.remote.isActive ||
+      [machine, other].some((one) => this.ledger.view(one.node).isTainted);
+    if (isExempt) return;
+    const problem = keeperProblem(machine.meta.superblock(), other.meta.superblock());
+    if (problem !== null) this.fail(`${machine.name}: ${problem}`);
   }
 
   writing(node: SimNode): void {
