@@ -45,7 +45,9 @@ export class ForkCheck {
     for (const { node } of machines) {
       const reason = node.resource?.refusal?.reason;
       // A new copy, promoted before it was ever equal to the other one, shares no history with it.
-      if (reason === 'unrelated' && !areRelated) return null;
+      // Where the other one was given up before it could know that, it is half a copy besides.
+      const isForeign = reason === 'unrelated' || reason === 'newer-is-inconsistent';
+      if (isForeign && !areRelated) return null;
       if (reason === 'both-primary' && machines.some((one) => one.isRemote)) return null;
       if (reason != null && reason !== 'split-brain' && reason !== 'same-copy') {
         return `${node.name} calls a split brain ${reason}`;
