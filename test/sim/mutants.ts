@@ -246,7 +246,7 @@ export const mutants: readonly Mutant[] = [
     // With four pairs of slots three starts in a row would have to be killed at this write.
     also: [{ file: 'lib/format/limits.ts', find: 'hotSlotCount: 8', replace: 'hotSlotCount: 4' }],
     faults: ['crash-in-start'],
-    set: 'mediaSize=3145728,extentSize=65536,keepDirty=32,app.crowded=0,app.thinkMs=0-2,' +
+    set: 'mediaSize=8388608,extentSize=65536,keepDirty=32,app.crowded=0,app.thinkMs=0-2,' +
       'faults.crash-in-start=1,faultCount=14',
   },
   {
@@ -316,7 +316,8 @@ export const mutants: readonly Mutant[] = [
   {
     name: 'a-local-read-before-the-map', file: remoteIo, rule: 'remote state', seeds: 3000,
     find: '!this.#host.isDiskless && this.#host.isMapKnown && read.held',
-    replace: '!this.#host.isDiskless && read.held', faults: fills,
+    replace: '!this.#host.isDiskless && read.held',
+    faults: ['detach', 'attach', 'promote-filling', 'cut', 'recreate'],
     set: `app.read=15,linkMs=5-20,${lively}`,
   },
   {
