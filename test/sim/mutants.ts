@@ -44,7 +44,13 @@ const fills: readonly FaultKind[] = [...losses, 'promote-filling', 'recreate'];
 /** Some request is always under way while a copy is lost and comes back. */
 const lively = 'app.count=600,app.crowded=0.9,app.thinkMs=1-40,mediaSize=1048576,' +
   'faults.detach=2,faults.attach=2';
+/** A flush lasts over the checkpoints that clean up behind it. */
+const longFlushes: Pick<Mutant, 'faults' | 'set'> = {
+  faults: ['hang-disk'],
+  set: 'diskTimeoutMs=0,gapMs=3000-15000,gapSteps=100-1000,faults.hang-disk=1',
+};
 const splits: readonly FaultKind[] = ['split', 'resolve', 'cut', 'power'];
+const often = 'faults.split=3,faults.resolve=2';
 
 export const mutants: readonly Mutant[] = [
   {
@@ -71,16 +77,13 @@ export const mutants: readonly Mutant[] = [
   {
     name: 'clear-without-the-local-flush', file: stream, rule: 'clear last', seeds: 400,
     find: 'if (!epoch.localDone || !epoch.acked) kept.push(epoch);',
-    replace: 'if (!epoch.acked) kept.push(epoch);',
-    faults: ['power', 'cut', 'slow-disk'],
+    replace: 'if (!epoch.acked) kept.push(epoch);', ...longFlushes,
   },
   {
     name: 'clear-without-the-peer\'s-flush', file: stream, rule: 'clear last', seeds: 400,
     find: 'if (!epoch.localDone || !epoch.acked) kept.push(epoch);',
     replace: 'if (!epoch.localDone) kept.push(epoch);',
-    // The flush lasts over the checkpoints that clean up behind it.
-    faults: ['hang-disk'],
-    set: 'diskTimeoutMs=0,gapMs=3000-15000,gapSteps=100-1000,faults.hang-disk=1',
+    ...longFlushes,
   },
   {
     name: 'forget-what-was-sent', file: stream, rule: 'clear last', seeds: 200,
@@ -155,7 +158,8 @@ export const mutants: readonly Mutant[] = [
     name: 'no-barrier', file: replica, rule: 'order (async)', seeds: 800,
     find: 'if (this.#isHeld()) batch.held.push(item);',
     replace: 'if (this.#failed) batch.held.push(item);',
-    faults: ['power', 'slow-disk', 'pair-crash'],
+    faults: ['power', 'pair-crash'],
+    set: 'mode=async,diskMs=0.02-60,app.write=5,app.flush=4,app.thinkMs=0-2,faults.power=1',
   },
   {
     name: 'peer-flush-overtakes', file: replica, rule: 'order', seeds: 300,
@@ -256,8 +260,8 @@ export const mutants: readonly Mutant[] = [
   },
   {
     name: 'remote-answers-before-the-flush', file: remoteIo, rule: 'remote state', seeds: 600,
-    find: '    this.wantFlush();\n    if (!write.localStarted)',
-    replace: '    write.durable = true;\n    this.wantFlush();\n    if (!write.localStarted)',
+    find: '    epoch.localFlushed();',
+    replace: '    epoch.localFlushed();\n    this.#flushed(covered);',
     faults: losses,
   },
   {
@@ -365,6 +369,7 @@ export const mutants: readonly Mutant[] = [
     name: 'a-bad-block-is-an-error', file: appIo, rule: 'a failed copy', seeds: 1500,
     find: 'if (stream === null || !stream.counts || record.app === null) {',
     replace: 'if (stream === null || stream.counts || record.app === null) {', faults: ['latent'],
+    set: 'app.read=10,app.crowded=1,mediaSize=1048576,faults.latent=3',
   },
   {
     name: 'diskless-fails-requests', file: remoteState, rule: 'requests', seeds: 300,
@@ -374,15 +379,15 @@ export const mutants: readonly Mutant[] = [
   {
     name: 'decided-before-the-undo-is-whole', file: resolution, rule: 'split brain', seeds: 1500,
     find: '      undo?.seal((errno) => {',
-    replace: '      this.#go(session);\n      undo?.seal((errno) => {', faults: splits,
+    replace: '      this.#go(session);\n      undo?.seal((errno) => {', faults: splits, set: often,
   },
   {
     name: 'the-undo-misses-the-peer-s-writes', file: resolution, rule: 'split brain', seeds: 1500,
-    find: 'union.merge(peerMap);', replace: 'void peerMap;', faults: splits,
+    find: 'union.merge(peerMap);', replace: 'void peerMap;', faults: splits, set: often,
   },
   {
     name: 'a-dry-run-decides', file: resolution, rule: 'split brain', seeds: 1500,
     find: "      session.bye('the copies were compared');\n      return;",
-    replace: '      session.resolve?.decide();\n      return;', faults: splits,
+    replace: '      session.resolve?.decide();\n      return;', faults: splits, set: often,
   },
 ];
