@@ -92,11 +92,7 @@ export class Chaos {
       'crash-in-start': () => {
         const machine = this.#any();
         this.#cluster.crash(machine, this.#random.chance(0.5), 0);
-        const again = (): void => {
-          this.#cluster.crash(machine, this.#random.chance(0.5), this.#random.unit() * 2);
-          if (this.#random.chance(0.4)) this.#later(this.#random.unit() * 8, again);
-        };
-        this.#later(0.01 + this.#random.unit() * this.#random.pick([2, 8, 60]), again);
+        this.#crashAgain(machine);
       },
       // The second one dies in what the loss of the first one sets off.
       'pair-crash': () => {
@@ -107,6 +103,24 @@ export class Chaos {
         this.#later(this.#random.unit() * this.#random.pick([0.5, 20, 1500]), () =>
           this.#cluster.crash(other, power, this.#backMs()));
       },
+    };
+  }
+
+  /** At some moment of a start, or while it writes metadata; perhaps several times. */
+  #crashAgain(machine: Machine): void {
+    const { disk } = machine.node;
+    const strike = (): void => {
+      this.#cluster.crash(machine, this.#random.chance(0.5), this.#random.unit() * 2);
+      if (this.#random.chance(0.6)) this.#crashAgain(machine);
+    };
+    if (this.#random.chance(0.5)) {
+      this.#later(0.01 + this.#random.unit() * this.#random.pick([2, 8, 60]), strike);
+      return;
+    }
+    disk.watch = ({ kind }) => {
+      if (kind !== 'durable') return;
+      disk.watch = () => undefined;
+      this.#later(this.#random.unit() * 0.3, strike);
     };
   }
 

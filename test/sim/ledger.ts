@@ -58,9 +58,11 @@ export class Ledger {
     return this.#first.length > 1 || this.#zeroed || this.#initialIds[0] !== 0;
   }
 
-  /** The copy holds something that was written. */
+  /** The copy holds something that was written; what nobody was told of does not count. */
   hasData(view: CopyView): boolean {
-    return view.open.size > 0 || view.base.some((id) => id !== 0 && !this.#initialIds.includes(id));
+    const { open, base } = view;
+    return [...open.values()].some(({ list }) => list.some(({ acked }) => acked > 0)) ||
+      base.some((id) => id !== 0 && !this.#initialIds.includes(id));
   }
 
   view(node: SimNode): CopyView {

@@ -3,6 +3,7 @@ import { layoutFor } from '../../lib/format/superblock.ts';
 import type { SimDisk } from '../fixtures/sim-disk.ts';
 import type { SimNode } from '../fixtures/sim-node.ts';
 import { App } from './app.ts';
+import type { CopyView } from './copy-view.ts';
 import { DurableMeta } from './durable-meta.ts';
 import type { SimRun } from './run.ts';
 
@@ -52,6 +53,8 @@ export class Machine {
   adopting: { generation: bigint; unique: number } | null = null;
   /** The disk it was made equal to was replaced since then. */
   isSourceLost = false;
+  /** What the source held when its power was cut, while this copy was being made equal to it. */
+  sourceBefore: CopyView | null = null;
 
   readonly #run: SimRun;
 
