@@ -44,7 +44,7 @@ eachSeed('roles: a clone of the peer\'s disk is refused', {}, (pair, t) => {
   t.equal(pair.a.running.refusal?.reason, 'same-copy');
 });
 
-eachSeed('roles: a clone that names its own node as the peer still finds the peer', {}, (pair, t) => {
+eachSeed('roles: a clone that names its own node as its peer finds the peer', {}, (pair, t) => {
   pair.boot().complete();
   pair.partition();
   pair.a.crash(true);
