@@ -181,7 +181,8 @@ export class RoleChange {
         fail(errno);
         return;
       }
-      this.#claim(request, fail);
+      // What came during the flush counts as well: in memsync it is acknowledged.
+      this.#resource.drained(() => this.#claim(request, fail));
     }));
   }
 

@@ -276,7 +276,7 @@ export class Chaos {
         this.#cluster.crash(machine, true, this.#backMs());
         machine.node.disk.place(0, other.node.disk.cache);
         machine.watchDisk();
-        this.#run.rolledBack(machine, 'a clone of the other disk');
+        this.#run.rolledBack(machine, 'a clone of the other disk', -1);
       },
       swap: () => {
         const machine = primary();
@@ -302,6 +302,8 @@ export class Chaos {
     if (machine.image === null) {
       this.#cluster.crash(machine, true, this.#backMs());
       machine.image = Buffer.from(machine.node.disk.cache);
+      const { ledger } = this.#run;
+      machine.imageWrites = ledger.view(machine.node).kind === 'mixed' ? -1 : ledger.writes;
       return;
     }
     if (!this.#cluster.mayLose(machine)) return;
@@ -309,6 +311,6 @@ export class Chaos {
     machine.node.disk.place(0, machine.image);
     machine.image = null;
     machine.watchDisk();
-    this.#run.rolledBack(machine, 'an older image of the disk');
+    this.#run.rolledBack(machine, 'an older image of the disk', machine.imageWrites);
   }
 }

@@ -46,6 +46,8 @@ export class Machine {
   readErrors = false;
   /** An image of the disk taken earlier. */
   image: Buffer | null = null;
+  /** Writes acknowledged in the run when it was taken; -1 where it is of half a copy. */
+  imageWrites = -1;
   splitBrains = 0;
   /** Called when a write to the data of its disk begins. */
   guard: () => void = () => undefined;

@@ -334,28 +334,24 @@ export class SimRun implements LedgerHost {
   }
 
   /** The disk holds what it held earlier, or what another one holds. */
-  rolledBack(machine: Machine, what: string): void {
+  rolledBack(machine: Machine, what: string, writes: number): void {
     this.trace.line(machine.name, what);
-    const view = this.ledger.view(machine.node);
-    this.marks.isMeaningful = false;
-    // Nothing was written since: nothing is lost.
+    const { ledger, marks } = this;
     const { node, dataOffset } = machine;
-    if (view.kind === 'exact' && view.unique === 0) {
-      view.isTainted = true;
-      view.isRelated = false;
-      if (this.ledger.problem(node, node.disk.cache, dataOffset, false) === null) return;
-    }
-    view.kind = 'mixed';
+    const view = ledger.view(node);
+    const other = this.other(machine).node;
+    marks.isMeaningful = false;
+    // Put back what was taken away before, and nothing happened since: nobody lacks anything.
+    const isLatest = writes === ledger.writes || node.data().equals(other.data());
+    if (isLatest) ledger.view(other).unique = 0;
+    const wasExact = view.kind === 'exact' && view.unique === 0;
     view.isTainted = true;
     view.isRelated = false;
+    // Nothing was written since: nothing is lost.
+    if (wasExact && ledger.problem(node, node.disk.cache, dataOffset, false) === null) return;
+    view.kind = 'mixed';
     view.leader = null;
-    const other = this.other(machine);
-    const generation = other.meta.superblock()?.generation ?? 0n;
-    // Put back what was taken away before: nobody lacks anything.
-    const isLater = generation !== 0n &&
-      machine.meta.superblock()?.history.includes(generation) === true;
-    if (isLater || node.data().equals(other.node.data())) this.ledger.view(other.node).unique = 0;
-    else this.#lost(machine);
+    if (!isLatest) this.#lost(machine);
   }
 
   /** What this copy held is gone: the other one is the only one that has it. */
