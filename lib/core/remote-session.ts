@@ -230,7 +230,8 @@ export class RemoteServer {
     const { store, tracker, clock } = this.#context;
     // Handed over: the primary holds them durably.
     if (keep === DetachKeep.primary) tracker.clearPeerStale(() => undefined);
-    const pairing = peer.attachment === 0
+    // The map speaks of another copy of the peer only once the peer has all of it.
+    const pairing = keep === DetachKeep.primary
       ? { peerCopyId: peer.copyId, peerSessionNumber: peer.sessionNumber }
       : {};
     store.update({

@@ -370,6 +370,8 @@ export class SimRun implements LedgerHost {
 
   /** The core of a node runs again. */
   started(machine: Machine): void {
+    // What a crash left of its metadata may have become unreadable since.
+    this.#forgetContact(machine);
     const problem = this.ledger.problem(
       machine.node, machine.node.disk.cache, machine.dataOffset, false,
     );

@@ -22,6 +22,8 @@ export class SyncWatch {
     if (phase === 'syncing') this.#isFilled(machine);
     if (phase === 'adopting') this.#adopts(machine);
     if (phase === 'complete' && before === 'adopting') this.#adopted(machine);
+    // The other one fetched all of it, and will say so on its disk whether or not it is heard of.
+    if (phase === 'complete' && before === 'serving') this.#adopts(this.#run.other(machine));
   }
 
   /** What `machine` holds is about to shrink: the other one may be equal to what it was. */
@@ -41,6 +43,7 @@ export class SyncWatch {
     const run = this.#run;
     const { ledger } = run;
     this.adoptedUnheard(leader);
+    machine.adopting = null;
     const view = ledger.view(machine.node);
     if (source.kind === 'mixed' && !source.isTainted) {
       run.fail(`${machine.name} was made equal to a half-finished copy`);
