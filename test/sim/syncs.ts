@@ -19,7 +19,10 @@ export class SyncWatch {
   observe(machine: Machine, before: string): void {
     const { phase } = machine;
     if (targetPhases.has(phase) && !targetPhases.has(before)) this.#becomesTarget(machine);
-    if (phase === 'syncing') this.#isFilled(machine);
+    if (phase === 'syncing') {
+      this.#checkLoss(machine);
+      this.#isFilled(machine);
+    }
     if (phase === 'adopting') this.#adopts(machine);
     if (phase === 'complete' && before === 'adopting') this.#adopted(machine);
     // The other one fetched all of it, and will say so on its disk whether or not it is heard of.
@@ -104,16 +107,22 @@ export class SyncWatch {
     if (ledger.hasBegun) ledger.view(machine.node).kind = 'mixed';
   }
 
+  #checkLoss(machine: Machine): void {
+    const run = this.#run;
+    const view = run.ledger.view(machine.node);
+    if (view.unique > 0 && view.isGivenUp) view.unique = 0;
+    if (view.unique === 0) return;
+    run.fail(`${machine.name} is about to be overwritten and holds ` +
+      `${view.unique} acknowledged writes that nobody else has`);
+  }
+
   #becomesTarget(machine: Machine): void {
     const run = this.#run;
     const other = run.other(machine);
     this.adoptedUnheard(other);
     const view = run.ledger.view(machine.node);
-    if (view.unique > 0 && view.isGivenUp) view.unique = 0;
-    if (view.unique > 0) {
-      run.fail(`${machine.name} is about to be overwritten and holds ` +
-        `${view.unique} acknowledged writes that nobody else has`);
-    }
+    // A source that is gone meanwhile overwrites nothing any more.
+    if (other.node.resource !== null) this.#checkLoss(machine);
     // What waits only is what it was, unless writes are under way; see also SimRun.writing().
     if (other.node.open.size > 0) this.#isFilled(machine);
     view.leader = null;
