@@ -91,8 +91,9 @@ export class Chaos {
       'power-both': () => this.#both(true),
       'crash-in-start': () => {
         const machine = this.#any();
-        this.#cluster.crash(machine, this.#random.chance(0.5), 0);
-        this.#crashAgain(machine);
+        const power = this.#random.chance(0.5);
+        this.#cluster.crash(machine, power, 0);
+        this.#crashAgain(machine, power);
       },
       // The second one dies in what the loss of the first one sets off.
       'pair-crash': () => {
@@ -107,11 +108,13 @@ export class Chaos {
   }
 
   /** At some moment of a start, or while it writes metadata; perhaps several times. */
-  #crashAgain(machine: Machine): void {
+  #crashAgain(machine: Machine, before: boolean): void {
     const { disk } = machine.node;
+    // What a killed process left in the cache, the next power cut takes away.
+    const power = this.#random.chance(before ? 0.3 : 0.7);
     const strike = (): void => {
-      this.#cluster.crash(machine, this.#random.chance(0.5), this.#random.unit() * 2);
-      if (this.#random.chance(0.6)) this.#crashAgain(machine);
+      this.#cluster.crash(machine, power, this.#random.unit() * 2);
+      if (this.#random.chance(0.6)) this.#crashAgain(machine, power);
     };
     if (this.#random.chance(0.5)) {
       this.#later(0.01 + this.#random.unit() * this.#random.pick([2, 8, 60]), strike);
