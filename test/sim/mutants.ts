@@ -159,8 +159,8 @@ export const mutants: readonly Mutant[] = [
   },
   {
     name: 'promotion-without-a-generation', file: roleChange, rule: 'generations', seeds: 100,
-    find: 'generation: context.random.id64(),\n      // A generation',
-    replace: 'generation,\n      // A generation',
+    find: '      generation: context.random.id64(),\n      history: generation',
+    replace: '      generation,\n      history: generation',
   },
   {
     name: 'superblock-not-durable', file: 'lib/core/superblock-store.ts',
@@ -220,8 +220,8 @@ export const mutants: readonly Mutant[] = [
   },
   {
     name: 'the-target-keeps-its-map', file: session, rule: 'both maps', seeds: 600,
-    find: "if (kind === 'target') this.#target.sendMap();",
-    replace: "if (kind === 'target') this.#link.send(plainFrame(FrameType.mapEnd));",
+    find: 'this.numbers.raise(() => this.#target.sendMap());',
+    replace: 'this.numbers.raise(() => this.#link.send(plainFrame(FrameType.mapEnd)));',
     faults: ['pair-crash', 'swap', 'cut', 'promote-other', 'kill'],
   },
   {
@@ -364,11 +364,9 @@ export const mutants: readonly Mutant[] = [
   },
   {
     name: 'the-map-is-dropped-too-early', file: remoteSession, rule: 'both maps', seeds: 3000,
-    find: "    session.phase = 'handing';\n    if (!diskless) sendMaps(session, " +
-      '[this.#context.tracker.peerStale], full);',
-    replace: "    session.phase = 'handing';\n    if (!diskless) sendMaps(session, " +
-      '[this.#context.tracker.peerStale], full);\n' +
-      '    this.#context.tracker.clearPeerStale(() => undefined);',
+    find: '      sendMaps(session, [this.#context.tracker.peerStale], full);\n',
+    replace: '      sendMaps(session, [this.#context.tracker.peerStale], full);\n' +
+      '      this.#context.tracker.clearPeerStale(() => undefined);\n',
     faults: fills,
   },
   {
