@@ -119,6 +119,12 @@ export class Machine {
         else marks.touched(offset, length);
       },
     };
+    const metadata = layoutFor(mediaSize, keepDirty).hotOffset;
+    disk.watch = (op) => {
+      const isMark = op.kind === 'durable' && op.offset >= metadata && op.offset < this.dataOffset;
+      if (!isMark || !disk.isDirty(metadata, this.dataOffset - metadata)) return;
+      this.#run.fail(`${this.name} writes over marks that it read and never made durable`);
+    };
     disk.onDropped = (sectors) => {
       const view = this.#run.ledger.view(this.node);
       for (const sector of sectors) view.rollBack(sector - this.dataOffset / 512);

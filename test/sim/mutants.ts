@@ -264,16 +264,10 @@ export const mutants: readonly Mutant[] = [
   },
   {
     name: 'a-start-trusts-what-it-read', file: 'lib/core/map-writer.ts', rule: 'torn metadata',
-    seeds: 1500,
+    seeds: 400,
     find: 'this.#disk.flush((errno) => {',
     replace: '((then: (errno: number) => void) => then(0))((errno) => {',
-    // With four pairs of slots three starts in a row would have to be killed at this write; and a
-    // list of one sector is never torn.
-    also: [{ file: 'lib/format/limits.ts', find: 'hotSlotCount: 8', replace: 'hotSlotCount: 4' }],
-    faults: ['crash-in-start'],
-    set: 'mediaSize=10485760,extentSize=65536,keepDirty=256,app.crowded=0,app.discard=2,' +
-      'app.flush=0,app.bytesMax=4096,app.count=240,app.thinkMs=0-20,operatorMs=1-20,' +
-      'gapMs=0-300,gapSteps=1-300,resyncRate=0,faultCount=14,faults.crash-in-start=1',
+    faults: ['kill', 'crash-in-start', 'kill-both', 'power'],
   },
   {
     name: 'requests-answered-twice', file: appIo, rule: 'every request once', seeds: 200,
