@@ -14,6 +14,8 @@ export function keeperProblem(own: Superblock | null, peer: Superblock | null): 
     peer.peerState === PeerState.behind &&
     // Half a copy is not promoted, whatever it was before it was given up.
     peer.dataState === DataState.consistent;
+  // An operator forced this one, perhaps on half a copy: it never wins by itself.
+  if ((own.flags & SuperblockFlag.forced) !== 0) return null;
   // A record of a disk that was replaced says nothing of this one.
   const isOfThis = peer.peerCopyId === own.copyId && peer.copyId !== own.copyId;
   if (!isKeeper || !isOfThis) return null;
