@@ -83,7 +83,7 @@ export class RemoteIo {
       else if (request instanceof RemoteRead) this.ask(request);
       if (!(request instanceof RemoteWrite)) continue;
       // Its marks were those of the disk that is gone.
-      request.marked = false;
+      request.marked = request.isMarking = false;
       request.localStarted = true;
       const isHeld = locks.acquire(request);
       if (!request.locked) {
@@ -99,9 +99,9 @@ export class RemoteIo {
   /** There is a local copy again, and no session: what waits is to be written to both. */
   copyAttached(): void {
     for (const request of [...this.#active]) {
-      if (request instanceof RemoteWrite && request.locked && !request.isOver) {
-        this.#prepare(request);
-      }
+      if (!(request instanceof RemoteWrite) || !request.locked || request.isOver) continue;
+      // Those that came with the end of the session know of the copy already.
+      if (!request.marked && !request.isMarking) this.#prepare(request);
     }
   }
 
@@ -177,11 +177,13 @@ export class RemoteIo {
     write.lastExtent = Math.floor((write.pieceTo - 1) / extentSize);
     write.localStarted = this.#host.isDiskless;
     write.ready = this.#host.isDiskless;
+    write.isMarking = !this.#host.isDiskless;
     if (this.#host.isDiskless) this.launch(write);
     else if (tracker.mark(write)) this.wasMarked(write);
   }
 
   wasMarked(write: RemoteWrite): void {
+    write.isMarking = false;
     if (write.isOver || this.#host.isDiskless) {
       // Answered with an error, or the disk went away, while it waited.
       if (!this.#host.isDiskless) this.#context.tracker.unmark(write);

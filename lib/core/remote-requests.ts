@@ -56,6 +56,8 @@ export class RemoteWrite extends RemoteRequest
   /** May start: marked where there is a local copy. */
   ready = false;
   marked = false;
+  /** Waits for its extents to be hot. */
+  isMarking = false;
   localStarted = false;
   sent = false;
   durable = false;

@@ -117,6 +117,8 @@ export class RemotePrimary {
       }
       this.#host.remoteEnds();
       if (session.phase !== 'rejoining') return;
+      // It would take the next loss of the copy in this session for its own work.
+      this.pull?.stop();
       this.pull = null;
       session.phase = 'complete';
       if (wasCopying) events.event({ kind: 'syncdone' });

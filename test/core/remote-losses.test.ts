@@ -18,6 +18,8 @@ eachSeed('remote: a copy lost again in the session that made it whole', { seeds:
       pair.a.running.operator.detach((refusal) => t.equal(refusal, null));
       work(pair, ledger, 20);
       pair.until('served', () => served(pair));
+      pair.pass(600);
+      t.ok(served(pair), 'nothing of the copy before goes on');
       pair.answered(pair.a);
       const { generation } = pair.b.running.context.store.value;
       t.notOk(generations.has(generation), 'a generation of its own');
@@ -182,4 +184,26 @@ eachSeed('remote: a primary whose keeper was promoted meanwhile answers nothing 
     t.equal(pair.a.running.refusal?.reason, 'primary-is-behind');
     pair.answered(pair.a);
     t.ok(late.every((one) => one.errno === 5));
+  });
+
+eachSeed('remote: what waited for a copy to be whole is marked once when another is attached',
+  { seeds: 10 }, (pair, t) => {
+    const ledger = new SimLedger(2 * MiB);
+    const { a } = pair.primary();
+    const attached = (): boolean => a.attach().done;
+    a.running.operator.detach(() => undefined);
+    pair.until('served', () => served(pair));
+    pair.until('attached', attached);
+    pair.until('it is about to be whole', () => a.phase === 'rejoining');
+    work(pair, ledger, 20);
+    a.running.operator.detach(() => undefined);
+    work(pair, ledger, 10);
+    pair.until('served again', () => served(pair));
+    const answer = a.attach();
+    work(pair, ledger, 20);
+    pair.until('attached again', () => answer.done);
+    work(pair, ledger, 20);
+    equal(pair, ledger);
+    pair.pass(9000);
+    t.ok(pair.isUnmarked(a), 'nothing is held for nobody');
   });
