@@ -33,7 +33,7 @@ export interface RunnerOptions {
   onEvent: (event: ResourceEvent) => void;
   /** How what a resolution overwrites is kept. */
   undoFiles?: UndoFiles;
-  /** The worker succeeds a primary's that died: it is primary again, and this says what came of it. */
+  /** The worker succeeds a primary's that died: told what came of it, see RoleChange.resume. */
   onResumed?: PromoteDone;
 }
 

@@ -95,7 +95,8 @@ it('revival: the first at once, then with pauses; never given up', async (test) 
   const { supervisor, lines, kernel } = world;
   await world.becomes('die-start');
   await world.kill();
-  await until('some deaths', () => lines.filter((line) => line.includes('no new worker')).length > 4);
+  const attempts = (): number => lines.filter((line) => line.includes('no new worker')).length;
+  await until('some deaths', () => attempts() > 4);
   const { role, status, worker, detail } = await pausing(world);
   test.match({ role, status, worker }, { role: 'primary', status: 'waiting', worker: null });
   test.match(detail, /started in 0.1 s, requests wait: hastctl role secondary --force shared/);

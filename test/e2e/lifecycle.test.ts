@@ -45,7 +45,8 @@ const kernelLines = async (): Promise<number> => {
 async function killOnce(node: LabNode, twice: boolean): Promise<void> {
   const before = linesOf(node, serves).length;
   for (let round = 0; round < (twice ? 2 : 1); round++) {
-    const pid = await until('a worker', 20_000, async () => (await node.status()).worker ?? undefined);
+    const pid = await until('a worker', 20_000, async () =>
+      (await node.status()).worker ?? undefined);
     await killPart(node, 'worker', pid);
   }
   await until('a worker that serves', 30_000, () =>
