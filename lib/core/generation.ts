@@ -74,6 +74,7 @@ const isUntouched = (hello: Hello): boolean =>
 /** The other one has seen this copy's present session number, or a later one: an older image. */
 const isRolledBack = (hello: Hello, other: Hello): boolean =>
   other.peerCopyId === hello.copyId && hello.sessionNumber <= other.peerSessionNumber;
+export { isRolledBack as isOlderImage };
 const wasPrimary = (hello: Hello): boolean =>
   isPrimary(hello) || has(hello, SuperblockFlag.primaryActive);
 const descendsFrom = (hello: Hello, generation: bigint): boolean =>

@@ -21,7 +21,7 @@ export function ownHello(resource: Resource, instance: bigint): Hello {
     dataState: block.dataState, replication: modeCode[options.mode], flags: block.flags,
     generation: block.generation, history: block.history, peerCopyId: block.peerCopyId,
     peerGeneration: block.peerGeneration, peerSessionNumber: block.peerSessionNumber,
-    sessionNumber: block.sessionNumber, instance,
+    sessionNumber: block.sessionNumber + 1, instance,
     marked: tracker.peerStale.isEmpty && tracker.hotCount === 0 ? 0 : 1,
     windowFrames: limits.windowFrames,
     windowBytes: Math.max(limits.windowBytes, options.asyncLagBytes),

@@ -1,21 +1,55 @@
 /**
- * Numbers that tell an older image of a disk from the present one. What was flushed on both copies
- * stays marked until the peer has raised its session number durably after that flush, and this
- * node has recorded the number: an image of the peer's disk from before it shows a lower one.
+ * Numbers that tell an older image of a disk from the present one.
+ *
+ * - A hello names the number after the one on disk. It is made durable once the handshake is
+ *   accepted and before the peer may record it. An older image makes none durable before all of
+ *   it is marked at the peer: it shows in every handshake, however many break off.
+ * - What was flushed on both copies stays marked until the peer has raised its number durably
+ *   after that flush, and this node has recorded it: an image of the peer's disk from before it
+ *   shows a lower one.
  */
 import { HastError } from '../base/errors.ts';
 import { FrameType, plainFrame } from '../format/frame.ts';
+import type { Hello } from '../format/hello.ts';
 import type { CoreContext } from './context.ts';
+import { isOlderImage } from './generation.ts';
 import type { Session } from './session.ts';
 
 export class PeerNumbers {
   readonly #session: Session;
   readonly #context: CoreContext;
   #onNumber: (() => void) | null = null;
+  /** The number in this node's hello. */
+  #said = 0;
+  #isOlder = false;
 
   constructor(session: Session, context: CoreContext) {
     this.#session = session;
     this.#context = context;
+  }
+
+  /** Both hellos are known. */
+  said(mine: Hello, peer: Hello): void {
+    this.#said = mine.sessionNumber;
+    this.#isOlder = isOlderImage(mine, peer);
+  }
+
+  /** For an update of the superblock after which the peer may record the number of the hello. */
+  get raised(): { sessionNumber: number } {
+    return { sessionNumber: Math.max(this.#context.store.value.sessionNumber, this.#said) };
+  }
+
+  /** Calls `done` when the peer may record it; never after the session. */
+  raise(done: () => void): void {
+    if (this.#isOlder) {
+      done();
+      return;
+    }
+    this.#context.store.update(this.raised, (errno) => {
+      if (this.#session.phase === 'ended') return;
+      if (errno !== 0) this.#context.localFailed('metadata', errno);
+      else done();
+    });
   }
 
   /** Calls `done` when what both copies have flushed by now is clean; never after the session. */

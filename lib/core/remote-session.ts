@@ -61,6 +61,7 @@ export class RemotePrimary {
     tracker.persistAll(() => {
       if (session.phase !== 'taking') return;
       store.update({
+        ...session.numbers.raised,
         dataState: DataState.inconsistent, syncGeneration: this.#lineage.generation,
         flags: store.value.flags & ~(SuperblockFlag.createdZeroed | SuperblockFlag.assumeClean),
         peerCopyId: peer.copyId, peerGeneration: peer.generation, peerNode: peer.node,
@@ -178,7 +179,11 @@ export class RemoteServer {
   begin(full: boolean, diskless: boolean): void {
     const session = this.#session;
     session.phase = 'handing';
-    if (!diskless) sendMaps(session, [this.#context.tracker.peerStale], full);
+    if (diskless) return;
+    session.numbers.raise(() => {
+      if (session.phase !== 'handing') return;
+      sendMaps(session, [this.#context.tracker.peerStale], full);
+    });
   }
 
   /** The primary's copy is stale: this one counts, as soon as that is durable. */
@@ -230,7 +235,8 @@ export class RemoteServer {
     const { store, tracker, clock } = this.#context;
     // Handed over: the primary holds them durably.
     if (keep === DetachKeep.primary) tracker.clearPeerStale(() => undefined);
-    const pairing = peer.attachment === 0
+    // The map speaks of another copy of the peer only once the peer has all of it.
+    const pairing = keep === DetachKeep.primary
       ? { peerCopyId: peer.copyId, peerSessionNumber: peer.sessionNumber }
       : {};
     store.update({

@@ -123,7 +123,8 @@ export class RemoteState {
       pending = io.surrender();
     }
     for (const { app, held } of pending) this.io.submit(app, held);
-    if (session !== null && session.isConnected) session.claimDiskless(this.lineage);
+    // Also one that shakes hands: what it said of the copy is no longer true.
+    if (session !== null) session.claimDiskless(this.lineage);
     else resource.linker.start();
     context.events.event({ kind: 'detach' });
     return true;

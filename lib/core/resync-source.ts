@@ -18,7 +18,7 @@ class PushChunk implements Chunk, StreamItem {
   seq = 0;
   windowBytes = 0;
   sentAt = 0;
-  readonly buffer = Buffer.alloc(limits.blockSize + chunkBlocks * limits.blockSize);
+  readonly buffer = Buffer.allocUnsafeSlow(limits.blockSize + chunkBlocks * limits.blockSize);
   readonly #sync: ResyncSource;
 
   constructor(sync: ResyncSource) {

@@ -228,7 +228,8 @@ export class RoleChange {
         fail(errno);
         return;
       }
-      this.#claim(request, fail);
+      // What came during the flush counts as well: in memsync it is acknowledged.
+      this.#resource.drained(() => this.#claim(request, fail));
     }));
   }
 
@@ -362,12 +363,14 @@ export class RoleChange {
 
   #nextLineage(): Lineage {
     const { context, aloneRecorded } = this.#resource;
-    const { generation, history, peerGeneration } = context.store.value;
+    const { generation, history, peerGeneration, flags } = context.store.value;
+    // A generation that only this copy ever had need not be remembered: a node that is promoted
+    // again and again without its peer must not lose their common ancestor. A keeper's is what a
+    // primary relies on.
+    const isOwn = aloneRecorded && (flags & SuperblockFlag.keeper) === 0;
     return {
       generation: context.random.id64(),
-      // A generation that only this copy ever had need not be remembered: a node that is promoted
-      // again and again without its peer must not lose their common ancestor.
-      history: generation === 0n || aloneRecorded
+      history: generation === 0n || isOwn
         ? history
         : withAncestor(history, generation, peerGeneration),
     };

@@ -78,9 +78,8 @@ export class Session implements LinkHandler, AckSink {
     this.#link = open(this);
     this.#acks = new AckBatch(this.#link);
     this.#keepalive();
-    const { store } = context;
-    // Durable before the peer hears it: a disk rolled back shows a number the peer has seen.
-    store.update({ sessionNumber: store.value.sessionNumber + 1 }, (errno) => {
+    // What the peer hears is durable: updates end in the order in which they began.
+    context.store.update({}, (errno) => {
       if (this.phase === 'ended') return;
       if (errno !== 0) this.#context.localFailed('metadata', errno);
       else this.#sendHello();
@@ -411,6 +410,7 @@ export class Session implements LinkHandler, AckSink {
       return;
     }
     this.phase = 'verdict';
+    this.numbers.said(mine, this.peer);
     this.verdict = decide(mine, this.peer);
     const { kind, row } = this.verdict;
     this.#context.log.debug({ row, kind }, 'handshake decided');
@@ -458,7 +458,7 @@ export class Session implements LinkHandler, AckSink {
     if (kind === 'source') this.phase = 'map';
     else this.phase = kind === 'target' ? 'waiting' : 'undecided';
     this.#host.sessionConnected(this);
-    if (kind === 'target') this.#target.sendMap();
+    if (kind === 'target') this.numbers.raise(() => this.#target.sendMap());
   }
 
   /** The target is primary: it works through the other copy until its own is equal. */

@@ -54,6 +54,7 @@ export class SyncSource {
       const pairing = {
         peerCopyId: peer.copyId, peerGeneration: peer.generation, peerNode: peer.node,
         peerSessionNumber: peer.sessionNumber, contactAt: clock.wallSeconds(),
+        ...session.numbers.raised,
       };
       store.update(pairing, (errno) => {
         if (session.phase !== 'map') return;

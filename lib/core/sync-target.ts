@@ -45,6 +45,7 @@ export class SyncTarget {
 
   /** Everything that may differ here: blocks the peer lacks, and blocks that are stale here. */
   sendMap(): void {
+    if (this.#session.phase !== 'waiting') return;
     const { peerStale, localStale } = this.#context.tracker;
     sendMaps(this.#session, [peerStale, localStale], false);
   }
@@ -66,7 +67,7 @@ export class SyncTarget {
     const { store } = this.#context;
     const { createdZeroed, assumeClean, asyncPrimary } = SuperblockFlag;
     const patch = {
-      dataState: DataState.inconsistent, syncGeneration: generation,
+      ...session.numbers.raised, dataState: DataState.inconsistent, syncGeneration: generation,
       // What is copied now is in no map of this copy: it began with zeros no longer. What only
       // this copy had is kept.
       flags: store.value.flags & ~(createdZeroed | assumeClean | asyncPrimary),
@@ -96,7 +97,7 @@ export class SyncTarget {
       const { primaryActive, asyncPrimary, forced, forcedIneligible, keeper } = SuperblockFlag;
       const ended = primaryActive | asyncPrimary | forced | forcedIneligible | keeper;
       store.update({
-        ...lineage, dataState: DataState.consistent, syncGeneration: 0n,
+        ...lineage, ...session.numbers.raised, dataState: DataState.consistent, syncGeneration: 0n,
         flags: store.value.flags & ~ended,
         peerState: PeerState.complete, peerCopyId: peer.copyId, peerNode: peer.node,
         peerGeneration: lineage.generation, peerSessionNumber: peer.sessionNumber,

@@ -140,7 +140,7 @@ export class Device {
   }
 
   /**
-   * Takes away link, every loop device on the volume, and the mounts, whoever made them.
+   * Takes away link, the mounts, and every loop device on the volume, whoever made them.
    * Tries everything; throws the first failure at the end.
    */
   async clear(): Promise<void> {
@@ -148,17 +148,21 @@ export class Device {
     const attempt = async (work: () => Promise<void>): Promise<void> => {
       await work().catch((error: unknown) => failures.push(error));
     };
+    let loops: string[] = [];
     await attempt(() => this.#removeLink());
     await attempt(async () => {
+      // While their file still has its name.
       const find = this.#operations.findLoops(this.volume);
-      for (const loop of await this.#step('looking for loop devices', find)) {
-        this.#log.warn({ loop }, 'a loop device is detached');
-        await attempt(() => this.#step(
-          'detaching a loop device', this.#operations.detachLoop(loop, { lazy: true }),
-        ));
-      }
+      loops = await this.#step('looking for loop devices', find);
     });
+    // Before the loop devices: what they wait for ends with the connection.
     await attempt(() => this.#unmountAll());
+    for (const loop of loops) {
+      this.#log.warn({ loop }, 'a loop device is detached');
+      await attempt(() => this.#step(
+        'detaching a loop device', this.#operations.detachLoop(loop, { lazy: true }),
+      ));
+    }
     this.#loop = undefined;
     if (failures.length > 0) throw failures[0];
   }

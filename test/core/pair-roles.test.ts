@@ -44,7 +44,7 @@ eachSeed('roles: a clone of the peer\'s disk is refused', {}, (pair, t) => {
   t.equal(pair.a.running.refusal?.reason, 'same-copy');
 });
 
-eachSeed('roles: a clone that names its own node as the peer still finds the peer', {}, (pair, t) => {
+eachSeed('roles: a clone that names its own node as its peer finds the peer', {}, (pair, t) => {
   pair.boot().complete();
   pair.partition();
   pair.a.crash(true);
@@ -201,6 +201,25 @@ eachSeed('roles: both are promoted at once: one becomes primary', { seeds: 20 },
   settled(pair);
   t.notOk(pair.a.events.includes('split-brain'));
 });
+
+eachSeed('roles: what memsync acknowledges while the peer is being promoted is applied first',
+  { mode: 'memsync', seeds: 30 }, (pair, t) => {
+    const { random } = pair.world;
+    pair.boot().complete();
+    pair.b.disk.latency = [1, 60];
+    const answer = pair.b.promote(true);
+    if (pair.promote(pair.a) !== null) return;
+    const writes = Array.from({ length: 20 }, (_, at) =>
+      pair.a.write(at * 8192, Buffer.alloc(4096, at + 1)));
+    pair.pass(random.unit() * 8);
+    pair.partition();
+    const answered = writes.filter((one) => one.errno === 0);
+    pair.until('the answer', () => answer.done);
+    if (answer.refusal !== null) return;
+    for (const { offset } of answered) {
+      t.equal(pair.b.data()[offset], offset / 8192 + 1, `block at ${offset}`);
+    }
+  });
 
 const targetPhases = ['waiting', 'keeping', 'syncing', 'adopting'];
 

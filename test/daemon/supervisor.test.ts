@@ -185,7 +185,7 @@ it('promotion: what a killed daemon left is taken away first', async (test) => {
   fs.symlinkSync('/dev/loop7', link);
   await supervisor.changeRole('primary', false);
   test.same(kernel.calls, [
-    'openFuse', 'detachLoop:lazy', 'unmountFuse:lazy', 'unmountFuse:lazy',
+    'openFuse', 'unmountFuse:lazy', 'unmountFuse:lazy', 'detachLoop:lazy',
     'mountFuse', 'attachLoop',
   ]);
   test.equal(fs.readlinkSync(link), '/dev/loop0');
@@ -288,7 +288,7 @@ it('worker of a primary: not to be replaced, the device goes, role init', async 
   kernel.calls.length = 0;
   process.kill(await workerPid(), 'SIGKILL');
   await until('init', () => supervisor.state === 'init');
-  test.same(kernel.calls, ['closeFuse', 'detachLoop:lazy', 'unmountFuse:lazy']);
+  test.same(kernel.calls, ['closeFuse', 'unmountFuse:lazy', 'detachLoop:lazy']);
   test.throws(() => fs.lstatSync(link));
   test.same(kernel.left, []);
   await until('the hook', () => ran.length === 2);

@@ -91,12 +91,9 @@ export class Chaos {
       'power-both': () => this.#both(true),
       'crash-in-start': () => {
         const machine = this.#any();
-        this.#cluster.crash(machine, this.#random.chance(0.5), 0);
-        const again = (): void => {
-          this.#cluster.crash(machine, this.#random.chance(0.5), this.#random.unit() * 2);
-          if (this.#random.chance(0.4)) this.#later(this.#random.unit() * 8, again);
-        };
-        this.#later(0.01 + this.#random.unit() * this.#random.pick([2, 8, 60]), again);
+        const power = this.#random.chance(0.5);
+        this.#cluster.crash(machine, power, 0);
+        this.#crashAgain(machine, power);
       },
       // The second one dies in what the loss of the first one sets off.
       'pair-crash': () => {
@@ -107,6 +104,26 @@ export class Chaos {
         this.#later(this.#random.unit() * this.#random.pick([0.5, 20, 1500]), () =>
           this.#cluster.crash(other, power, this.#backMs()));
       },
+    };
+  }
+
+  /** At some moment of a start, or while it writes metadata; perhaps several times. */
+  #crashAgain(machine: Machine, before: boolean): void {
+    const { disk } = machine.node;
+    // What a killed process left in the cache, the next power cut takes away.
+    const power = this.#random.chance(before ? 0.3 : 0.7);
+    const strike = (): void => {
+      this.#cluster.crash(machine, power, this.#random.unit() * 2);
+      if (this.#random.chance(0.6)) this.#crashAgain(machine, power);
+    };
+    if (this.#random.chance(0.5)) {
+      this.#later(0.01 + this.#random.unit() * this.#random.pick([2, 8, 60]), strike);
+      return;
+    }
+    disk.watch = ({ kind }) => {
+      if (kind !== 'durable') return;
+      disk.watch = () => undefined;
+      this.#later(this.#random.unit() * 0.3, strike);
     };
   }
 
@@ -262,7 +279,7 @@ export class Chaos {
         this.#cluster.crash(machine, true, this.#backMs());
         machine.node.disk.place(0, other.node.disk.cache);
         machine.watchDisk();
-        this.#run.rolledBack(machine, 'a clone of the other disk');
+        this.#run.rolledBack(machine, 'a clone of the other disk', -1);
       },
       swap: () => {
         const machine = primary();
@@ -288,6 +305,8 @@ export class Chaos {
     if (machine.image === null) {
       this.#cluster.crash(machine, true, this.#backMs());
       machine.image = Buffer.from(machine.node.disk.cache);
+      const { ledger } = this.#run;
+      machine.imageWrites = ledger.view(machine.node).kind === 'mixed' ? -1 : ledger.writes;
       return;
     }
     if (!this.#cluster.mayLose(machine)) return;
@@ -295,6 +314,6 @@ export class Chaos {
     machine.node.disk.place(0, machine.image);
     machine.image = null;
     machine.watchDisk();
-    this.#run.rolledBack(machine, 'an older image of the disk');
+    this.#run.rolledBack(machine, 'an older image of the disk', machine.imageWrites);
   }
 }

@@ -115,6 +115,10 @@ export class Cluster {
       machine.isDiskBad = machine.readErrors = false;
       this.#run.exchanged(machine);
       this.#run.counts.replacements++;
+    } else if (isConfirmed && this.#random.chance(0.3)) {
+      // Pulled out and put back: what it had not flushed is gone.
+      this.#run.trace.line(node.name, 'its disk loses power');
+      node.disk.crash(true);
     }
     this.#run.trace.line(node.name, `attaches ${isFresh ? 'a new' : 'its'} disk`);
     this.#run.counts.attaches++;

@@ -28,6 +28,16 @@ export function idAt(image: Buffer, from: number): number {
   return image.readUInt32LE(from + sector - 4) === id ? id : -1;
 }
 
+/** idAt() for each sector of a volume, faster: a run looks at some hundred thousand. */
+export function idReader(image: Buffer, dataOffset: number): (at: number) => number {
+  const words = new Uint32Array(image.buffer, image.byteOffset + dataOffset);
+  const perSector = sector / 4;
+  return (at) => {
+    const id = words[at * perSector] as number;
+    return words[(at + 1) * perSector - 1] === id ? id : -1;
+  };
+}
+
 const settledEntry = (id: number): Entry => ({ id, first: 0, last: 0, acked: 0, counted: 0 });
 
 export class CopyView {
@@ -141,9 +151,8 @@ export class CopyView {
 
   /** What is there is the truth from here on. */
   adopt(image: Buffer, dataOffset: number): void {
-    for (let at = 0; at < this.base.length; at++) {
-      this.base[at] = idAt(image, dataOffset + at * sector);
-    }
+    const read = idReader(image, dataOffset);
+    for (let at = 0; at < this.base.length; at++) this.base[at] = read(at);
     this.open.clear();
   }
 

@@ -4,7 +4,7 @@
  */
 import { AppOp } from '../../lib/core/ports.ts';
 import type { SimNode, SimRequest } from '../fixtures/sim-node.ts';
-import { CopyView, idAt, type Entry } from './copy-view.ts';
+import { CopyView, idAt, idReader, type Entry } from './copy-view.ts';
 import type { StreamLog } from './stream-log.ts';
 
 const sector = 512;
@@ -58,9 +58,11 @@ export class Ledger {
     return this.#first.length > 1 || this.#zeroed || this.#initialIds[0] !== 0;
   }
 
-  /** The copy holds something that was written. */
+  /** The copy holds something that was written; what nobody was told of does not count. */
   hasData(view: CopyView): boolean {
-    return view.open.size > 0 || view.base.some((id) => id !== 0 && !this.#initialIds.includes(id));
+    const { open, base } = view;
+    return [...open.values()].some(({ list }) => list.some(({ acked }) => acked > 0)) ||
+      base.some((id) => id !== 0 && !this.#initialIds.includes(id));
   }
 
   view(node: SimNode): CopyView {
@@ -175,14 +177,14 @@ export class Ledger {
   /** The first sector of the copy that no promise allows, as text; or null. */
   problem(node: SimNode, image: Buffer, dataOffset: number, stable: boolean): string | null {
     const view = this.view(node);
+    const read = idReader(image, dataOffset);
     if (view.kind === 'stream') {
       const log = this.streams[node.name];
-      const read = (at: number): number => idAt(image, dataOffset + at * sector);
       const text = log?.problem(read, view.sectors) ?? null;
       if (text !== null) return text;
     }
     for (let at = 0; at < view.sectors; at++) {
-      const id = idAt(image, dataOffset + at * sector);
+      const id = read(at);
       const fits = view.kind === 'exact' ? view.allows(at, id, stable) : this.wasWritten(at, id);
       if (fits) continue;
       const allowed = view.kind === 'exact' ? view.allowedText(at, stable) : 'whatever was written';

@@ -3,6 +3,7 @@ import { layoutFor } from '../../lib/format/superblock.ts';
 import type { SimDisk } from '../fixtures/sim-disk.ts';
 import type { SimNode } from '../fixtures/sim-node.ts';
 import { App } from './app.ts';
+import type { CopyView } from './copy-view.ts';
 import { DurableMeta } from './durable-meta.ts';
 import type { SimRun } from './run.ts';
 
@@ -45,6 +46,8 @@ export class Machine {
   readErrors = false;
   /** An image of the disk taken earlier. */
   image: Buffer | null = null;
+  /** Writes acknowledged in the run when it was taken; -1 where it is of half a copy. */
+  imageWrites = -1;
   splitBrains = 0;
   /** Called when a write to the data of its disk begins. */
   guard: () => void = () => undefined;
@@ -52,6 +55,8 @@ export class Machine {
   adopting: { generation: bigint; unique: number } | null = null;
   /** The disk it was made equal to was replaced since then. */
   isSourceLost = false;
+  /** What the source held when its power was cut, while this copy was being made equal to it. */
+  sourceBefore: CopyView | null = null;
 
   readonly #run: SimRun;
 
@@ -113,6 +118,12 @@ export class Machine {
         if (meta.changed(offset, length)) marks.metadataChanged();
         else marks.touched(offset, length);
       },
+    };
+    const metadata = layoutFor(mediaSize, keepDirty).hotOffset;
+    disk.watch = (op) => {
+      const isMark = op.kind === 'durable' && op.offset >= metadata && op.offset < this.dataOffset;
+      if (!isMark || !disk.isDirty(metadata, this.dataOffset - metadata)) return;
+      this.#run.fail(`${this.name} writes over marks that it read and never made durable`);
     };
     disk.onDropped = (sectors) => {
       const view = this.#run.ledger.view(this.node);

@@ -6,6 +6,7 @@
  *   npm run sim -- --seconds 600 --jobs 2      as many as fit
  *   --faults kill,power   only these kinds     --keep-going   do not stop at the first failure
  *   --twice               each seed twice, the traces must be the same
+ *   --set app.read=20,linkMs=5-20   these options, whatever the seed draws
  *
  * Exit code 1 where a seed failed.
  */
@@ -13,7 +14,7 @@ import { fork, execFileSync } from 'node:child_process';
 import { parseArgs } from 'node:util';
 import { addCounts, countNames, noCounts, type Counts } from './counts.ts';
 import { defaultKinds, faultKinds, type FaultKind } from './fault-kinds.ts';
-import { simulate } from './simulate.ts';
+import { simulate, type SeedResult } from './simulate.ts';
 
 interface Plan {
   from: number;
@@ -22,6 +23,7 @@ interface Plan {
   end: number;
   seconds: number;
   kinds: readonly FaultKind[];
+  set: string;
   keepGoing: boolean;
   twice: boolean;
 }
@@ -36,9 +38,10 @@ function runPlan(plan: Plan, onFailure: (text: string) => void): Sum {
   const sum: Sum = { seeds: 0, counts: noCounts(), failures: [] };
   const end = performance.now() + plan.seconds * 1000;
   for (let seed = plan.from; seed < plan.end; seed += plan.stride) {
-    const result = simulate(seed, plan.kinds);
+    const once = (): SeedResult => simulate(seed, plan.kinds, undefined, plan.set);
+    const result = once();
     let { failure } = result;
-    if (failure === null && plan.twice && simulate(seed, plan.kinds).hash !== result.hash) {
+    if (failure === null && plan.twice && once().hash !== result.hash) {
       failure = `seed ${seed}: two runs of it differ`;
     }
     sum.seeds++;
@@ -63,8 +66,10 @@ function commit(): string {
   }
 }
 
-function replay(seed: number, kinds: readonly FaultKind[], verbose: boolean): void {
-  const result = simulate(seed, kinds, { print: (line) => console.log(line), verbose });
+function replay(
+  seed: number, kinds: readonly FaultKind[], set: string, verbose: boolean,
+): void {
+  const result = simulate(seed, kinds, { print: (line) => console.log(line), verbose }, set);
   console.log(`trace ${result.hash}, commit ${commit()}`);
   if (result.failure === null) {
     console.log(`seed ${seed}: nothing wrong`);
@@ -129,7 +134,7 @@ async function main(): Promise<void> {
     seconds: { type: 'string' }, jobs: { type: 'string', default: '1' },
     verbose: { type: 'boolean', default: false }, faults: { type: 'string' },
     'keep-going': { type: 'boolean', default: false }, twice: { type: 'boolean', default: false },
-    worker: { type: 'boolean', default: false },
+    worker: { type: 'boolean', default: false }, set: { type: 'string', default: '' },
   } });
   if (values.worker) {
     takePlan();
@@ -139,7 +144,7 @@ async function main(): Promise<void> {
   const kinds = names === undefined
     ? defaultKinds : faultKinds.filter((kind) => names.includes(kind));
   if (values.seed !== undefined) {
-    replay(Number(values.seed), kinds, values.verbose);
+    replay(Number(values.seed), kinds, values.set, values.verbose);
     return;
   }
   const from = Number(values.from);
@@ -149,7 +154,7 @@ async function main(): Promise<void> {
   const jobs = Number(values.jobs);
   const plan: Plan = {
     from, stride: 1, end: from + seeds, seconds: Math.min(seconds, 1e7), kinds,
-    keepGoing: values['keep-going'], twice: values.twice,
+    set: values.set, keepGoing: values['keep-going'], twice: values.twice,
   };
   const start = performance.now();
   const sum = jobs === 1

@@ -4,16 +4,23 @@
  */
 import type { FaultKind } from './fault-kinds.ts';
 
-export interface Mutant {
-  name: string;
+export interface Edit {
   file: string;
   find: string;
   replace: string;
+}
+
+export interface Mutant extends Edit {
+  name: string;
   /** Rule of docs/simulator.md that it breaks. */
   rule: string;
   seeds: number;
   /** Only these faults, so that the search is short. */
   faults?: readonly FaultKind[];
+  /** Options whatever the seed draws, as of --set: a load that comes to the state often. */
+  set?: string;
+  /** What else is changed: lines that guard the same, each for the other. */
+  also?: readonly Edit[];
 }
 
 const appIo = 'lib/core/app-io.ts';
@@ -34,7 +41,16 @@ const losses: readonly FaultKind[] = [
   'detach', 'detach-crash', 'attach', 'power', 'cut', 'eio-write', 'pair-crash',
 ];
 const fills: readonly FaultKind[] = [...losses, 'promote-filling', 'recreate'];
+/** Some request is always under way while a copy is lost and comes back. */
+const lively = 'app.count=600,app.crowded=0.9,app.thinkMs=1-40,mediaSize=1048576,' +
+  'faults.detach=2,faults.attach=2';
+/** A flush lasts over the checkpoints that clean up behind it. */
+const longFlushes: Pick<Mutant, 'faults' | 'set'> = {
+  faults: ['hang-disk'],
+  set: 'diskTimeoutMs=0,gapMs=3000-15000,gapSteps=100-1000,faults.hang-disk=1',
+};
 const splits: readonly FaultKind[] = ['split', 'resolve', 'cut', 'power'];
+const often = 'faults.split=3,faults.resolve=2';
 
 export const mutants: readonly Mutant[] = [
   {
@@ -61,13 +77,13 @@ export const mutants: readonly Mutant[] = [
   {
     name: 'clear-without-the-local-flush', file: stream, rule: 'clear last', seeds: 400,
     find: 'if (!epoch.localDone || !epoch.acked) kept.push(epoch);',
-    replace: 'if (!epoch.acked) kept.push(epoch);',
-    faults: ['power', 'cut', 'slow-disk'],
+    replace: 'if (!epoch.acked) kept.push(epoch);', ...longFlushes,
   },
   {
     name: 'clear-without-the-peer\'s-flush', file: stream, rule: 'clear last', seeds: 400,
     find: 'if (!epoch.localDone || !epoch.acked) kept.push(epoch);',
     replace: 'if (!epoch.localDone) kept.push(epoch);',
+    ...longFlushes,
   },
   {
     name: 'forget-what-was-sent', file: stream, rule: 'clear last', seeds: 200,
@@ -127,10 +143,12 @@ export const mutants: readonly Mutant[] = [
     seeds: 300,
     find: 'if (!localDone) return false;\n  if (!peerCounts) return alone;\n  switch (mode) {',
     replace: 'if (!peerCounts) return localDone && alone;\n  switch (mode) {',
+    // The data path does not even ask before.
+    also: [{ file: appIo, find: 'if (!record.localDone) return;', replace: '' }],
     faults: ['power', 'kill', 'power-both', 'slow-disk'],
   },
   {
-    name: 'alone-without-a-record', file: appIo, rule: 'generations', seeds: 100,
+    name: 'alone-without-a-record', file: appIo, rule: 'generations', seeds: 200,
     find: 'const alone = record.stream !== null || this.#host.aloneRecorded;',
     replace: 'const alone = true;',
   },
@@ -141,8 +159,8 @@ export const mutants: readonly Mutant[] = [
   },
   {
     name: 'promotion-without-a-generation', file: roleChange, rule: 'generations', seeds: 100,
-    find: 'generation: context.random.id64(),\n      // A generation',
-    replace: 'generation,\n      // A generation',
+    find: '      generation: context.random.id64(),\n      history: generation',
+    replace: '      generation,\n      history: generation',
   },
   {
     name: 'superblock-not-durable', file: 'lib/core/superblock-store.ts',
@@ -160,7 +178,8 @@ export const mutants: readonly Mutant[] = [
     name: 'no-barrier', file: replica, rule: 'order (async)', seeds: 800,
     find: 'if (this.#isHeld()) batch.held.push(item);',
     replace: 'if (this.#failed) batch.held.push(item);',
-    faults: ['power', 'slow-disk', 'pair-crash'],
+    faults: ['power', 'pair-crash'],
+    set: 'mode=async,diskMs=0.02-60,app.write=5,app.flush=4,app.thinkMs=0-2,faults.power=1',
   },
   {
     name: 'peer-flush-overtakes', file: replica, rule: 'order', seeds: 300,
@@ -180,10 +199,12 @@ export const mutants: readonly Mutant[] = [
     faults: ['eio-write', 'eio-flush'],
   },
   {
-    name: 'no-inconsistent-record', file: syncTarget, rule: 'both maps', seeds: 800,
+    name: 'no-inconsistent-record', file: syncTarget, rule: 'both maps', seeds: 1500,
     find: 'dataState: DataState.inconsistent, syncGeneration: generation,',
     replace: 'syncGeneration: generation,',
-    faults: ['power', 'power-both', 'pair-crash', 'force-other', 'swap', 'cut'],
+    faults: ['split', 'resolve', 'power', 'kill', 'partition', 'pair-crash'],
+    set: 'resyncRate=400000,mediaSize=1048576,' +
+      'faults.split=3,faults.resolve=3,faults.kill=1,faults.partition=1',
   },
   {
     name: 'done-before-the-flush', file: syncSource, rule: 'both maps', seeds: 2500,
@@ -198,9 +219,9 @@ export const mutants: readonly Mutant[] = [
     faults: ['power', 'power-both', 'pair-crash', 'swap', 'cut'],
   },
   {
-    name: 'the-target-keeps-its-map', file: session, rule: 'both maps', seeds: 300,
-    find: "if (kind === 'target') this.#target.sendMap();",
-    replace: "if (kind === 'target') this.#link.send(plainFrame(FrameType.mapEnd));",
+    name: 'the-target-keeps-its-map', file: session, rule: 'both maps', seeds: 600,
+    find: 'this.numbers.raise(() => this.#target.sendMap());',
+    replace: 'this.numbers.raise(() => this.#link.send(plainFrame(FrameType.mapEnd)));',
     faults: ['pair-crash', 'swap', 'cut', 'promote-other', 'kill'],
   },
   {
@@ -218,7 +239,9 @@ export const mutants: readonly Mutant[] = [
     name: 'promotion-without-the-received-frames', file: roleChange, rule: 'promotion', seeds: 800,
     find: 'this.#resource.drained(() => context.disk.flush((errno) => {',
     replace: '((then: () => void) => then())(() => context.disk.flush((errno) => {',
-    faults: ['slow-disk', 'swap', 'power', 'kill', 'promote-other'],
+    faults: ['power', 'kill'],
+    set: 'mode=memsync,diskMs=0.02-60,operatorMs=1-20,app.crowded=0.9,app.depth=16,' +
+      'app.thinkMs=0-2,faults.kill=1,faults.power=1',
   },
   {
     name: 'promotion-without-a-question', file: 'lib/core/promotion.ts', rule: 'promotion',
@@ -241,7 +264,7 @@ export const mutants: readonly Mutant[] = [
   },
   {
     name: 'a-start-trusts-what-it-read', file: 'lib/core/map-writer.ts', rule: 'torn metadata',
-    seeds: 2500,
+    seeds: 400,
     find: 'this.#disk.flush((errno) => {',
     replace: '((then: (errno: number) => void) => then(0))((errno) => {',
     faults: ['kill', 'crash-in-start', 'kill-both', 'power'],
@@ -253,8 +276,8 @@ export const mutants: readonly Mutant[] = [
   },
   {
     name: 'remote-answers-before-the-flush', file: remoteIo, rule: 'remote state', seeds: 600,
-    find: '    this.wantFlush();\n    if (!write.localStarted)',
-    replace: '    write.durable = true;\n    this.wantFlush();\n    if (!write.localStarted)',
+    find: '    epoch.localFlushed();',
+    replace: '    epoch.localFlushed();\n    this.#flushed(covered);',
     faults: losses,
   },
   {
@@ -308,45 +331,59 @@ export const mutants: readonly Mutant[] = [
     seeds: 2000,
     find: 'this.#session.send(plainFrame(FrameType.pullDone));',
     replace: 'this.#session.send(plainFrame(FrameType.pullDone));\n    this.rejoined();',
-    faults: fills,
+    faults: fills, set: lively,
   },
   {
     name: 'a-local-read-before-the-map', file: remoteIo, rule: 'remote state', seeds: 3000,
     find: '!this.#host.isDiskless && this.#host.isMapKnown && read.held',
-    replace: '!this.#host.isDiskless && read.held', faults: fills,
+    replace: '!this.#host.isDiskless && read.held',
+    faults: ['detach', 'attach', 'promote-filling', 'cut', 'recreate'],
+    set: `app.read=15,linkMs=5-20,${lively}`,
   },
   {
     name: 'a-stale-block-is-read-here', file: remoteIo, rule: 'remote state', seeds: 2000,
     find: '!tracker.isLocalStale(app.offset, app.length);',
-    replace: 'app.length > 0;', faults: fills,
+    replace: 'app.length > 0;', faults: fills, set: `app.read=15,resyncRate=300000,${lively}`,
   },
   {
     name: 'a-stale-block-is-written-in-part', file: remoteIo, rule: 'remote state', seeds: 3000,
     find: 'from = alignUp(from, limits.blockSize);',
     replace: 'void alignUp;', faults: fills,
+    // The map would keep the block as it is.
+    also: [{
+      file: 'lib/core/local-marks.ts', find: 'this.stale.clearRange(offset, length);',
+      replace: 'this.stale.clearRange(offset - offset % 4096, length + offset % 4096);',
+    }],
+    set: `app.read=5,app.aligned=0,resyncRate=400000,${lively}`,
   },
   {
     name: 'the-map-is-dropped-too-early', file: remoteSession, rule: 'both maps', seeds: 3000,
-    find: "    session.phase = 'handing';\n    if (!diskless) sendMaps(session, " +
-      '[this.#context.tracker.peerStale], full);',
-    replace: "    session.phase = 'handing';\n    if (!diskless) sendMaps(session, " +
-      '[this.#context.tracker.peerStale], full);\n' +
-      '    this.#context.tracker.clearPeerStale(() => undefined);',
+    find: '      sendMaps(session, [this.#context.tracker.peerStale], full);\n',
+    replace: '      sendMaps(session, [this.#context.tracker.peerStale], full);\n' +
+      '      this.#context.tracker.clearPeerStale(() => undefined);\n',
     faults: fills,
   },
   {
     name: 'the-old-disk-s-map-is-forgotten', file: remoteState, rule: 'both maps', seeds: 3000,
     find: 'tracker.mergeLocalStale(tracker.peerStale);', replace: 'void tracker;', faults: fills,
+    // When the peer's map comes, its own is merged once more.
+    also: [{
+      file: remoteSession, find: 'tracker.mergeLocalStale(tracker.peerStale);', replace: '',
+    }],
+    set: lively,
   },
   {
     name: 'a-repair-without-the-lock', file: 'lib/core/read-repair.ts', rule: 'order', seeds: 4000,
     find: 'if (this.#locks.acquire(this)) this.onGranted();',
-    replace: 'this.onGranted();', faults: ['latent', 'slow-disk', 'cut'],
+    replace: 'this.onGranted();', faults: ['latent', 'cut'],
+    set: 'app.read=10,app.crowded=1,app.count=600,app.depth=8,app.thinkMs=0-2,linkMs=5-20,' +
+      'mediaSize=1048576,faults.latent=3',
   },
   {
     name: 'a-bad-block-is-an-error', file: appIo, rule: 'a failed copy', seeds: 1500,
     find: 'if (stream === null || !stream.counts || record.app === null) {',
     replace: 'if (stream === null || stream.counts || record.app === null) {', faults: ['latent'],
+    set: 'app.read=10,app.crowded=1,mediaSize=1048576,faults.latent=3',
   },
   {
     name: 'diskless-fails-requests', file: remoteState, rule: 'requests', seeds: 300,
@@ -354,17 +391,17 @@ export const mutants: readonly Mutant[] = [
     replace: 'for (const { app } of pending) app.complete(5);', faults: losses,
   },
   {
-    name: 'decided-before-the-undo-is-whole', file: resolution, rule: 'split brain', seeds: 1500,
+    name: 'decided-before-the-undo-is-whole', file: resolution, rule: 'split brain', seeds: 400,
     find: '      undo?.seal((errno) => {',
-    replace: '      this.#go(session);\n      undo?.seal((errno) => {', faults: splits,
+    replace: '      this.#go(session);\n      undo?.seal((errno) => {', faults: splits, set: often,
   },
   {
     name: 'the-undo-misses-the-peer-s-writes', file: resolution, rule: 'split brain', seeds: 1500,
-    find: 'union.merge(peerMap);', replace: 'void peerMap;', faults: splits,
+    find: 'union.merge(peerMap);', replace: 'void peerMap;', faults: splits, set: often,
   },
   {
     name: 'a-dry-run-decides', file: resolution, rule: 'split brain', seeds: 1500,
     find: "      session.bye('the copies were compared');\n      return;",
-    replace: '      session.resolve?.decide();\n      return;', faults: splits,
+    replace: '      session.resolve?.decide();\n      return;', faults: splits, set: often,
   },
 ];

@@ -1,7 +1,7 @@
 /**
  * Runs the simulator against deliberate mistakes: `npm run sim:mutants [-- --only NAME,NAME]`.
  *
- * Each mutant gets a copy of the compiled program in which one file was compiled anew, and seeds
+ * Each mutant gets a copy of the compiled program in which its files were compiled anew, and seeds
  * until one fails. A mutant that survives, or whose line is gone, makes the exit code 1.
  */
 import { execFile } from 'node:child_process';
@@ -10,7 +10,7 @@ import * as os from 'node:os';
 import * as path from 'node:path';
 import { parseArgs, promisify } from 'node:util';
 import ts from 'typescript';
-import { mutants, type Mutant } from './mutants.ts';
+import { mutants, type Edit, type Mutant } from './mutants.ts';
 
 const run = promisify(execFile);
 const dist = path.join(import.meta.dirname, '..', '..');
@@ -26,23 +26,39 @@ export interface Verdict {
   what: string;
 }
 
-function pieces(mutant: Mutant): string[] {
-  return fs.readFileSync(path.join(root, mutant.file), 'utf8').split(mutant.find);
+/** The lines that `mutant` changes. */
+export function editsOf(mutant: Mutant): Edit[] {
+  return [mutant, ...mutant.also ?? []];
 }
 
-/** How often the line of `mutant` occurs in its file: once, or it says nothing. */
-export function occurrences(mutant: Mutant): number {
-  return pieces(mutant).length - 1;
+function pieces(edit: Edit): string[] {
+  return fs.readFileSync(path.join(root, edit.file), 'utf8').split(edit.find);
+}
+
+/** How often the line of `edit` occurs in its file: once, or it says nothing. */
+export function occurrences(edit: Edit): number {
+  return pieces(edit).length - 1;
 }
 
 /** The mutated source; throws where the line is not found exactly once. */
-function mutated(mutant: Mutant): string {
-  const count = occurrences(mutant);
+function mutated(edit: Edit): string {
+  const count = occurrences(edit);
   if (count !== 1) throw new Error(`the line occurs ${count} times`);
-  return pieces(mutant).join(mutant.replace);
+  return pieces(edit).join(edit.replace);
 }
 
-/** A folder with the compiled program, one file of it mutated. */
+function compile(folder: string, edit: Edit): void {
+  const { outputText } = ts.transpileModule(mutated(edit), {
+    fileName: edit.file,
+    compilerOptions: {
+      target: ts.ScriptTarget.ES2023, module: ts.ModuleKind.ESNext,
+      rewriteRelativeImportExtensions: true, verbatimModuleSyntax: true,
+    },
+  });
+  fs.writeFileSync(path.join(folder, edit.file.replace(/\.ts$/, '.js')), outputText);
+}
+
+/** A folder with the compiled program, mutated. */
 function build(mutant: Mutant): string {
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'hast-mutant-'));
   fs.writeFileSync(path.join(folder, 'package.json'), '{ "type": "module" }\n');
@@ -51,15 +67,24 @@ function build(mutant: Mutant): string {
       recursive: true, filter: (name) => !/\.(map|d\.ts)$/.test(name),
     });
   }
-  const { outputText } = ts.transpileModule(mutated(mutant), {
-    fileName: mutant.file,
-    compilerOptions: {
-      target: ts.ScriptTarget.ES2023, module: ts.ModuleKind.ESNext,
-      rewriteRelativeImportExtensions: true, verbatimModuleSyntax: true,
-    },
-  });
-  fs.writeFileSync(path.join(folder, mutant.file.replace(/\.ts$/, '.js')), outputText);
+  for (const edit of editsOf(mutant)) compile(folder, edit);
   return folder;
+}
+
+function optionsOf({ faults, set }: Mutant): string[] {
+  const kinds = faults === undefined ? [] : ['--faults', faults.join(',')];
+  return [...kinds, '--set', set ?? ''];
+}
+
+/** The seed finds nothing in the core as it is: what it found was the mutant. */
+async function passes(seed: number, options: readonly string[]): Promise<boolean> {
+  const main = path.join(dist, 'test', 'sim', 'main.js');
+  try {
+    await run(process.execPath, [main, '--seed', String(seed), ...options], { maxBuffer: 1 << 26 });
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 /** Runs seeds against `mutant` until one fails, at most `mutant.seeds` or `secondsMax`. */
@@ -68,20 +93,23 @@ export async function judge(mutant: Mutant, secondsMax = 120): Promise<Verdict> 
   const start = performance.now();
   const verdict = (seeds: number | null, what: string): Verdict =>
     ({ name, rule, seeds, what, seconds: (performance.now() - start) / 1000 });
+  const options = optionsOf(mutant);
   let folder = '';
   try {
     folder = build(mutant);
-    const faults = mutant.faults === undefined ? [] : ['--faults', mutant.faults.join(',')];
     await run(process.execPath, [
       path.join(folder, 'test', 'sim', 'main.js'), '--seeds', String(mutant.seeds),
-      '--seconds', String(secondsMax), ...faults,
+      '--seconds', String(secondsMax), ...options,
     ], { maxBuffer: 1 << 26, timeout: secondsMax * 1000 + 30_000 });
     return verdict(null, 'SURVIVED');
   } catch (error) {
     const { stdout, stderr } = error as { stdout?: string; stderr?: string };
     const seeds = /^(\d+) seeds, 1 failed/m.exec(stdout ?? '')?.[1];
     const what = /^FAILED seed \d+: (?:\w*Error: )?(.*)$/m.exec(stdout ?? '')?.[1];
-    if (seeds !== undefined && what !== undefined) return verdict(Number(seeds), what);
+    if (seeds !== undefined && what !== undefined) {
+      if (!await passes(Number(seeds), options)) return verdict(null, 'BROKEN: also without it');
+      return verdict(Number(seeds), what);
+    }
     const why = stderr?.trim().split('\n').slice(0, 6).join(' ') ?? String(error);
     return verdict(null, `BROKEN: ${why}`);
   } finally {

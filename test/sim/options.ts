@@ -58,6 +58,8 @@ export interface SimOptions {
   force: number;
   /** Milliseconds the operator looks away. */
   operatorMs: Range;
+  /** Bytes a second; 0: as fast as it goes. */
+  resyncRate: number;
 }
 
 function latency(random: SimRandom): Range {
@@ -97,7 +99,7 @@ export function drawOptions(seed: number, enabled: readonly FaultKind[]): SimOpt
   // Without a checksum of the payload, bytes changed on the way are not found, and not promised.
   if (checksum === 'none') delete faults.flip;
   const calm = random.chance(0.05);
-  return {
+  const options: SimOptions = {
     seed,
     mode: random.pick(['fullsync', 'memsync', 'async'] as const),
     mediaSize: MiB * random.pick([1, 1, 1, 1, 2, 3, random.chance(0.1) ? 40 : 1]),
@@ -121,7 +123,25 @@ export function drawOptions(seed: number, enabled: readonly FaultKind[]): SimOpt
     faults: calm ? {} : faults,
     force: random.pick([0, 0, 0, 0.1, 0.5]),
     operatorMs: random.pick<Range>([[1, 20], [20, 400], [200, 3000]]),
+    resyncRate: 0,
   };
+  drawPace(random, options);
+  return options;
+}
+
+/** How the faults, the load and a resync lie to each other in time. */
+function drawPace(random: SimRandom, options: SimOptions): void {
+  const { app } = options;
+  // A fault that lasts over some checkpoints, or waits for what they do.
+  if (random.chance(0.1)) options.gapMs = [500, 12_000];
+  const [low, high] = options.gapMs;
+  const faultsMs = options.faultCount * (low + high) / 2;
+  // Spread over all that the faults lead to: most loads are over long before.
+  const thinkMs = 2 * faultsMs * app.depth / app.count;
+  if (random.chance(0.3) && thinkMs > app.thinkMs[1]) app.thinkMs = [0, thinkMs];
+  // Most copies last a few milliseconds, in which hardly anything else happens.
+  const seconds = random.pick([0, 0, 0, 0.1, 0.5, 3]);
+  if (seconds > 0) options.resyncRate = Math.round(options.mediaSize / seconds);
 }
 
 export function describeOptions(options: SimOptions): string {

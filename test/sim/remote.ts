@@ -112,6 +112,6 @@ export class RemoteWatch {
     }
     run.counts.completions++;
     view.cloneFrom(run.ledger.view(peer.node));
-    run.follow(peer, machine);
+    run.syncs.follow(peer, machine);
   }
 }

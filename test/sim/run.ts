@@ -10,10 +10,11 @@ import type { SimWorld } from '../fixtures/sim-world.ts';
 import { Chaos } from './chaos.ts';
 import { boundsProblem } from './checks/bounds.ts';
 import { GenerationCheck } from './checks/generations.ts';
+import { keeperProblem } from './checks/keeper.ts';
 import { MarksCheck } from './checks/marks.ts';
 import { ForkCheck } from './checks/forks.ts';
 import { Cluster } from './cluster.ts';
-import { idAt, type Entry } from './copy-view.ts';
+import type { Entry } from './copy-view.ts';
 import { noCounts, type Counts } from './counts.ts';
 import { Ledger, type LedgerHost } from './ledger.ts';
 import { Machine } from './machine.ts';
@@ -22,11 +23,9 @@ import { finish } from './finish.ts';
 import { LinkTaps } from './link-taps.ts';
 import { RemoteWatch } from './remote.ts';
 import { Resolver } from './resolver.ts';
+import { SyncWatch, targetPhases } from './syncs.ts';
 import { Trace } from './trace.ts';
 
-const targetPhases: ReadonlySet<string> = new Set(
-  ['waiting', 'keeping', 'syncing', 'adopting', 'taking'],
-);
 const stepsMax = 400_000;
 
 export interface RunResult {
@@ -52,6 +51,7 @@ export class SimRun implements LedgerHost {
   readonly cluster: Cluster;
   readonly counts: Counts = noCounts();
   readonly taps: LinkTaps;
+  readonly syncs: SyncWatch;
   readonly remote: RemoteWatch;
   readonly resolver: Resolver;
   requestsLeft: number;
@@ -64,11 +64,11 @@ export class SimRun implements LedgerHost {
     this.options = options;
     this.#verbose = settings.verbose;
     const { seed, mode, mediaSize, extentSize, keepDirty, zeroed, checksum, compression } = options;
-    const { timeoutMs, diskTimeoutMs, onNoData, asyncLagBytes, asyncLagMs } = options;
+    const { timeoutMs, diskTimeoutMs, onNoData, asyncLagBytes, asyncLagMs, resyncRate } = options;
     this.pair = new SimPair({
       seed, mode, mediaSize, extentSize, keepDirty, zeroed, timeoutMs, linkDelay: options.linkMs,
       wire: { checksum, compression, compressor: null },
-      core: { diskTimeoutMs, onNoData, asyncLagBytes, asyncLagMs },
+      core: { diskTimeoutMs, onNoData, asyncLagBytes, asyncLagMs, resyncRate },
     });
     this.world = this.pair.world;
     this.trace = new Trace(() => this.world.now(), settings.print);
@@ -81,6 +81,7 @@ export class SimRun implements LedgerHost {
     this.cluster = new Cluster(this);
     for (const machine of this.machines) machine.listen();
     this.taps = new LinkTaps(this, settings.verbose);
+    this.syncs = new SyncWatch(this);
     this.remote = new RemoteWatch(this);
     this.resolver = new Resolver(this);
   }
@@ -187,6 +188,7 @@ export class SimRun implements LedgerHost {
     const isRemote = node.running.remote.isActive;
     const record = isRemote ? this.remote.recordProblem(machine) : null;
     if (record !== null) this.fail(`${node.name}: ${record}`);
+    this.#checkKeeper(machine);
     const problem = machine.reign === 0
       ? 'acknowledged by a node that was not promoted'
       : this.#generations.problem(
@@ -195,6 +197,16 @@ export class SimRun implements LedgerHost {
           this.ledger.view(other.node).isTainted ? null : other.meta.superblock(), alone,
         );
     if (problem !== null) this.fail(`${node.name}: ${problem}`);
+  }
+
+  #checkKeeper(machine: Machine): void {
+    const other = this.other(machine);
+    // By force anybody acknowledges; and an older image knows nothing of what it is.
+    const isExempt = machine.isForcing || machine.node.running.remote.isActive ||
+      [machine, other].some((one) => this.ledger.view(one.node).isTainted);
+    if (isExempt) return;
+    const problem = keeperProblem(machine.meta.superblock(), other.meta.superblock());
+    if (problem !== null) this.fail(`${machine.name}: ${problem}`);
   }
 
   writing(node: SimNode): void {
@@ -217,7 +229,7 @@ export class SimRun implements LedgerHost {
     const other = this.other(machine);
     const view = ledger.view(node);
     const follower = ledger.view(other.node);
-    this.#adoptedUnheard(machine);
+    this.syncs.adoptedUnheard(machine);
     trace.line(node.name, `promoted${forced ? ' by force' : ''}, copy ${view.kind}`);
     counts.promotions++;
     if (forced) counts.forced++;
@@ -244,7 +256,7 @@ export class SimRun implements LedgerHost {
     view.leader = null;
     if (node.phase === 'complete' && other.node.phase === 'complete') {
       this.mustBeEqual('at a promotion');
-      this.follow(other, machine);
+      this.syncs.follow(other, machine);
     } else {
       this.forks.forked(machine);
       // What it holds of the other one's tail is another history now.
@@ -261,6 +273,7 @@ export class SimRun implements LedgerHost {
     this.#ended(machine, !power);
     if (power) {
       counts.powerCuts++;
+      this.syncs.losesPower(machine);
       ledger.collapse(node, node.disk.durable, machine.dataOffset);
     } else {
       counts.kills++;
@@ -321,28 +334,24 @@ export class SimRun implements LedgerHost {
   }
 
   /** The disk holds what it held earlier, or what another one holds. */
-  rolledBack(machine: Machine, what: string): void {
+  rolledBack(machine: Machine, what: string, writes: number): void {
     this.trace.line(machine.name, what);
-    const view = this.ledger.view(machine.node);
-    this.marks.isMeaningful = false;
-    // Nothing was written since: nothing is lost.
+    const { ledger, marks } = this;
     const { node, dataOffset } = machine;
-    if (view.kind === 'exact' && view.unique === 0) {
-      view.isTainted = true;
-      view.isRelated = false;
-      if (this.ledger.problem(node, node.disk.cache, dataOffset, false) === null) return;
-    }
-    view.kind = 'mixed';
+    const view = ledger.view(node);
+    const other = this.other(machine).node;
+    marks.isMeaningful = false;
+    // Put back what was taken away before, and nothing happened since: nobody lacks anything.
+    const isLatest = writes === ledger.writes || node.data().equals(other.data());
+    if (isLatest) ledger.view(other).unique = 0;
+    const wasExact = view.kind === 'exact' && view.unique === 0;
     view.isTainted = true;
     view.isRelated = false;
+    // Nothing was written since: nothing is lost.
+    if (wasExact && ledger.problem(node, node.disk.cache, dataOffset, false) === null) return;
+    view.kind = 'mixed';
     view.leader = null;
-    const other = this.other(machine);
-    const generation = other.meta.superblock()?.generation ?? 0n;
-    // Put back what was taken away before: nobody lacks anything.
-    const isLater = generation !== 0n &&
-      machine.meta.superblock()?.history.includes(generation) === true;
-    if (isLater || node.data().equals(other.node.data())) this.ledger.view(other.node).unique = 0;
-    else this.#lost(machine);
+    if (!isLatest) this.#lost(machine);
   }
 
   /** What this copy held is gone: the other one is the only one that has it. */
@@ -361,6 +370,8 @@ export class SimRun implements LedgerHost {
 
   /** The core of a node runs again. */
   started(machine: Machine): void {
+    // What a crash left of its metadata may have become unreadable since.
+    this.#forgetContact(machine);
     const problem = this.ledger.problem(
       machine.node, machine.node.disk.cache, machine.dataOffset, false,
     );
@@ -383,10 +394,7 @@ export class SimRun implements LedgerHost {
       machine.phase = phase;
       this.#era++;
       this.trace.line(node.name, `${before} -> ${phase}`);
-      if (targetPhases.has(phase) && !targetPhases.has(before)) this.#becomesTarget(machine);
-      if (phase === 'syncing') this.#isFilled(machine);
-      if (phase === 'adopting') this.#adopts(machine);
-      if (phase === 'complete' && before === 'adopting') this.#adopted(machine);
+      this.syncs.observe(machine, before);
     }
     this.remote.observe(machine);
     const role = node.resource?.role ?? 'none';
@@ -398,89 +406,11 @@ export class SimRun implements LedgerHost {
     }
   }
 
-  /** The copy takes the source's generation: durably at some moment from now on. */
-  #adopts(machine: Machine): void {
-    const source = this.other(machine);
-    const generation = source.node.resource?.context.store.value.generation ?? 0n;
-    machine.adopting = { generation, unique: this.ledger.view(source.node).unique };
-    machine.isSourceLost = false;
-  }
-
-  /** It may have done so although nobody heard of it. */
-  #adoptedUnheard(machine: Machine): void {
-    const { adopting } = machine;
-    if (adopting === null) return;
-    const block = machine.meta.superblock();
-    const { generation } = adopting;
-    const has = block !== null && block.dataState === DataState.consistent &&
-      (block.generation === generation || block.history.includes(generation));
-    if (!has) return;
-    machine.adopting = null;
-    const source = this.ledger.view(this.other(machine).node);
-    source.unique = Math.max(0, source.unique - adopting.unique);
-    const view = this.ledger.view(machine.node);
-    if (view.kind === 'mixed') view.isTainted = true;
-  }
-
   /** Durable soon, whether or not the promotion is ever answered. */
   #takesRole(machine: Machine): void {
     machine.before = machine.meta.superblock()?.generation ?? 0n;
     const view = this.ledger.view(machine.node);
     if (machine.isForcing && view.kind === 'mixed') view.isTainted = true;
-  }
-
-  /** The source's bytes come in from here on. Two copies nobody ever wrote stay equal. */
-  #isFilled(machine: Machine): void {
-    if (this.ledger.hasBegun) this.ledger.view(machine.node).kind = 'mixed';
-  }
-
-  #becomesTarget(machine: Machine): void {
-    const { ledger } = this;
-    this.#adoptedUnheard(this.other(machine));
-    const view = ledger.view(machine.node);
-    if (view.unique > 0 && view.isGivenUp) view.unique = 0;
-    if (view.unique > 0) {
-      this.fail(`${machine.name} is about to be overwritten and holds ` +
-        `${view.unique} acknowledged writes that nobody else has`);
-    }
-    // What waits only is what it was, unless writes are under way; see also writing().
-    if (this.other(machine).node.open.size > 0) this.#isFilled(machine);
-    view.leader = null;
-  }
-
-  #adopted(machine: Machine): void {
-    this.counts.completions++;
-    machine.adopting = null;
-    // Equal to a copy that is no more: what it holds is what it held.
-    if (!machine.isSourceLost) this.follow(machine, this.other(machine));
-  }
-
-  /** The copy of `machine` is equal to the one of `leader` from here on. */
-  follow(machine: Machine, leader: Machine): void {
-    const { ledger, options } = this;
-    this.#adoptedUnheard(leader);
-    const view = ledger.view(machine.node);
-    const source = ledger.view(leader.node);
-    if (source.kind === 'mixed' && !source.isTainted) {
-      this.fail(`${machine.name} was made equal to a half-finished copy`);
-    }
-    view.cloneFrom(source);
-    view.leader = leader.name;
-    view.unique = source.unique = 0;
-    view.isGivenUp = source.isGivenUp = false;
-    this.forks.joined();
-    ledger.streams[machine.name] = null;
-    if (options.mode === 'async' && view.kind === 'exact') {
-      const log = this.taps.logs[leader.name];
-      const { disk } = machine.node;
-      const { dataOffset } = machine;
-      const ids = Array.from({ length: view.sectors }, (_, at) =>
-        idAt(disk.cache, dataOffset + at * 512));
-      log?.setBase((at) => ids[at] as number);
-      ledger.streams[machine.name] = log ?? null;
-      view.kind = 'stream';
-    }
-    if (!this.marks.isMeaningful) this.marks.start();
   }
 
   mustBeEqual(when: string): void {

@@ -5,8 +5,11 @@
  * docs/simulator.md. SIM_SECONDS bounds the two sets; `npm run sim` searches longer.
  */
 import t, { type Test } from 'tap';
-import { judge, occurrences } from './mutate.ts';
+import { editsOf, judge, occurrences } from './mutate.ts';
+import { defaultKinds } from './fault-kinds.ts';
 import { mutants } from './mutants.ts';
+import { drawOptions, type SimOptions } from './options.ts';
+import { override } from './overrides.ts';
 import { simulate } from './simulate.ts';
 
 const secondsMax = Number(process.env['SIM_SECONDS'] ?? 20);
@@ -50,6 +53,21 @@ t.test('sim: it sees mistakes', async (t) => {
   }
 });
 
-t.test('sim: every mutant still has its line', async (t) => {
-  for (const mutant of mutants) t.equal(occurrences(mutant), 1, mutant.name);
+t.test('sim: every mutant still has its lines and options', async (t) => {
+  for (const mutant of mutants) {
+    for (const edit of editsOf(mutant)) t.equal(occurrences(edit), 1, mutant.name);
+    override(drawOptions(1, mutant.faults ?? defaultKinds), mutant.set ?? '');
+  }
+});
+
+t.test('sim: options that are set', async (t) => {
+  const set = (text: string): SimOptions => override(drawOptions(1, defaultKinds), text);
+  const { mode, linkMs, diskMs, app, faults } =
+    set('mode=async,linkMs=5-20,diskMs=0.5-2,app.read=7,faults.cut=9');
+  t.same({ mode, linkMs, diskMs, read: app.read, cut: faults.cut }, {
+    mode: 'async', linkMs: [5, 20], diskMs: [[0.5, 2], [0.5, 2]], read: 7, cut: 9,
+  });
+  for (const wrong of ['nothing=1', 'app.nothing=1', 'no.thing=1', 'linkMs=5', 'app.read=x']) {
+    t.throws(() => set(wrong), /no such option/, wrong);
+  }
 });

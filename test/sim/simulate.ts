@@ -2,6 +2,8 @@
 import type { Counts } from './counts.ts';
 import { defaultKinds, type FaultKind } from './fault-kinds.ts';
 import { describeOptions, drawOptions } from './options.ts';
+import { override } from './overrides.ts';
+import { reuseDisks } from '../fixtures/sim-disk.ts';
 import { SimRun, type RunSettings } from './run.ts';
 
 export interface SeedResult {
@@ -14,9 +16,10 @@ export interface SeedResult {
 
 export function simulate(
   seed: number, kinds: readonly FaultKind[] = defaultKinds,
-  settings: RunSettings = { print: null, verbose: false },
+  settings: RunSettings = { print: null, verbose: false }, set = '',
 ): SeedResult {
-  const options = drawOptions(seed, kinds);
+  reuseDisks();
+  const options = override(drawOptions(seed, kinds), set);
   const run = new SimRun(options, settings);
   try {
     const { counts, hash } = run.run();

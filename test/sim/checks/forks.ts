@@ -41,7 +41,8 @@ export class ForkCheck {
   problem(): string | null {
     const { machines } = this.#run;
     if (!this.isSplit) return null;
-    // A new copy, promoted before it was ever equal to the other one, shares no history with it.
+    // A new copy, promoted before it was ever equal to the other one, shares no history with it,
+    // and is refused for whatever comes first.
     if (!machines.every(({ node }) => this.#run.ledger.view(node).isRelated)) return null;
     for (const { node } of machines) {
       const reason = node.resource?.refusal?.reason;

@@ -1,0 +1,185 @@
+/**
+ * A primary that works through its peer, and what is lost besides: its disk once more, the peer,
+ * the handshake, the role. Nothing is taken for more than it is, and nothing hangs.
+ */
+import { MiB } from '../../lib/format/limits.ts';
+import { coreStatus } from '../../lib/core/status.ts';
+import { eachSeed } from '../fixtures/sim-each.ts';
+import { SimLedger } from '../fixtures/sim-ledger.ts';
+import { equal, served, work } from '../fixtures/sim-remote.ts';
+
+eachSeed('remote: a copy lost again in the session that made it whole', { seeds: 10 },
+  (pair, t) => {
+    const ledger = new SimLedger(2 * MiB);
+    pair.primary();
+    const generations = new Set<bigint>();
+    for (let round = 0; round < 2; round++) {
+      work(pair, ledger, 20);
+      pair.a.running.operator.detach((refusal) => t.equal(refusal, null));
+      work(pair, ledger, 20);
+      pair.until('served', () => served(pair));
+      pair.answered(pair.a);
+      const { generation } = pair.b.running.context.store.value;
+      t.notOk(generations.has(generation), 'a generation of its own');
+      generations.add(generation);
+      if (round > 0) break;
+      const answer = pair.a.attach();
+      pair.until('attached', () => answer.done);
+      equal(pair, ledger);
+    }
+    // The copy that was given up twice must not be taken for the newer one.
+    pair.a.crash(true, false);
+    pair.b.crash(true, false);
+    pair.a.start();
+    pair.b.start();
+    pair.complete();
+    const problem = ledger.problem(pair.a.data()) ?? ledger.problem(pair.b.data());
+    t.equal(problem, null);
+  });
+
+eachSeed('remote: a copy lost while it becomes whole: what waits for that goes on', { seeds: 20 },
+  (pair, t) => {
+    const ledger = new SimLedger(2 * MiB);
+    pair.primary();
+    pair.a.running.operator.detach(() => undefined);
+    pair.until('served', () => served(pair));
+    const answer = pair.a.attach();
+    pair.until('attached', () => answer.done);
+    pair.until('it is about to be whole', () => pair.a.phase === 'rejoining');
+    work(pair, ledger, 20);
+    let lost = false;
+    pair.a.running.operator.detach((refusal) => {
+      lost = refusal === null;
+    });
+    t.ok(lost);
+    work(pair, ledger, 20);
+    pair.answered(pair.a);
+    t.ok(served(pair));
+    t.equal(pair.a.running.context.locks.heldCount, 0, 'no range is held for nobody');
+  });
+
+eachSeed('remote: the disk fails in the last moment of a stop, without a peer', { seeds: 20 },
+  (pair, t) => {
+    pair.primary();
+    pair.load(pair.a, 30);
+    pair.answered(pair.a);
+    pair.flush(pair.a);
+    pair.a.disk.latency = [5, 20];
+    let isStopped = false;
+    pair.a.running.stop(false, () => {
+      isStopped = true;
+    });
+    pair.pass(pair.world.random.unit() * 60);
+    pair.partition();
+    pair.pass(pair.world.random.unit() * 20);
+    pair.a.disk.fault = (op) => (op.kind === 'durable' ? 5 : 0);
+    pair.until('it stops all the same', () => isStopped, 30_000);
+    t.ok(isStopped);
+  });
+
+eachSeed('remote: a new disk lost in its first handshake is not in the peer\'s map', { seeds: 6 },
+  (pair, t) => {
+    const { a, b } = pair.primary();
+    pair.load(a, 40);
+    pair.answered(a);
+    a.running.operator.detach(() => undefined);
+    pair.until('served', () => served(pair));
+    const disk = a.newDisk({ ...a.image, copyId: 77n });
+    a.attach(disk);
+    pair.until('b has heard of it', () => b.running.session?.peer?.copyId === 77n);
+    a.running.operator.detach((refusal) => t.equal(refusal, null));
+    pair.until('served again', () => served(pair));
+    t.not(b.running.context.store.value.peerCopyId, 77n);
+    a.attach(disk);
+    pair.complete();
+    pair.pass(100);
+    t.equal(pair.difference(), -1, 'all of it was copied');
+  });
+
+eachSeed('remote: the disk and the peer are lost in such a promotion', { mediaSize: 4 * MiB },
+  (pair, t) => {
+    pair.primary();
+    pair.partition();
+    for (let at = 0; at < 4; at++) pair.a.write(at * MiB, Buffer.alloc(MiB, at + 1));
+    pair.answered(pair.a);
+    pair.stop(pair.a);
+    pair.a.boot();
+    pair.heal();
+    pair.until('syncing', () => pair.b.phase === 'syncing');
+    const answer = pair.b.promote(false);
+    pair.until('it relies on the peer', () => pair.b.running.role === 'primary');
+    pair.b.disk.fault = (op) => (op.kind === 'durable' ? 5 : 0);
+    pair.until('the disk is lost', () => pair.b.running.isDiskless);
+    pair.partition();
+    pair.until('an answer', () => answer.done);
+    t.not(answer.refusal, null);
+    t.match(coreStatus(pair.b.running), {
+      role: 'secondary', status: 'failed', localDisk: 'failed', needsHuman: true,
+    });
+    t.ok(pair.b.running.failed, 'it takes part in nothing before a new start');
+    // What an operator does: hastctl attach, with a disk that works.
+    pair.b.crash(false);
+    pair.b.disk.fault = () => 0;
+    pair.b.start();
+    pair.heal();
+    pair.complete();
+    t.equal(pair.difference(), -1);
+  });
+
+eachSeed('remote: requests that fail while a disk is filled leave marks',
+  { seeds: 40, core: { onNoData: 'fail' } }, (pair, t) => {
+    const { random } = pair.world;
+    pair.primary();
+    pair.load(pair.a, 30);
+    pair.answered(pair.a);
+    pair.a.running.operator.detach(() => undefined);
+    pair.until('served', () => served(pair));
+    pair.a.attach(pair.a.newDisk({ ...pair.a.image, copyId: random.id64() }));
+    pair.until('it is filled', () => pair.a.running.session?.remote?.pull != null);
+    pair.load(pair.a, 40);
+    pair.pass(random.unit() * 2);
+    // One disk is slow: what it was given lands long after the request has failed.
+    random.pick([pair.a, pair.b]).disk.latency = [50, 900];
+    pair.load(pair.a, 20);
+    pair.pass(random.unit() * 2);
+    pair.partition();
+    pair.answered(pair.a);
+    if (random.chance(0.5)) pair.pass(random.unit() * 1500);
+    if (random.chance(0.5)) {
+      pair.stop(pair.a);
+      pair.a.start();
+    }
+    pair.heal();
+    pair.complete();
+    pair.pass(2000);
+    t.equal(pair.difference(), -1);
+  });
+
+eachSeed('remote: a primary whose keeper was promoted meanwhile answers nothing more', { seeds: 6 },
+  (pair, t) => {
+    pair.primary();
+    pair.load(pair.a, 10);
+    pair.answered(pair.a);
+    pair.a.running.operator.detach(() => undefined);
+    pair.until('served', () => served(pair));
+    pair.load(pair.a, 10);
+    pair.answered(pair.a);
+    pair.partition();
+    pair.b.crash(pair.world.random.chance(0.5));
+    pair.b.boot();
+    pair.mustPromote(pair.b);
+    const late = pair.load(pair.a, 5);
+    if (pair.world.random.chance(0.5)) {
+      // A new disk has no history of its own.
+      pair.a.attach(pair.a.newDisk({ ...pair.a.image, copyId: pair.world.random.id64() }));
+    }
+    pair.load(pair.b, 5);
+    pair.answered(pair.b);
+    pair.stop(pair.b);
+    pair.b.boot();
+    pair.heal();
+    pair.until('the refusal', () => pair.a.running.refusal !== null);
+    t.equal(pair.a.running.refusal?.reason, 'primary-is-behind');
+    pair.answered(pair.a);
+    t.ok(late.every((one) => one.errno === 5));
+  });
