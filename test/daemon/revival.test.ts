@@ -138,7 +138,7 @@ it('revival: the peer was promoted meanwhile, so the device goes and the role', 
   await world.becomes('refuse-resume');
   await world.kill();
   await until('the end of its role', () => supervisor.state === 'secondary');
-  test.same(kernel.calls, ['closeFuse', 'detachLoop:lazy', 'unmountFuse:lazy', 'openFuse'],
+  test.same(kernel.calls, ['closeFuse', 'unmountFuse:lazy', 'detachLoop:lazy', 'openFuse'],
     'first the connection, so that nothing hangs');
   test.throws(() => fs.lstatSync(link));
   test.same(ran, ['role shared init primary', 'role shared primary secondary']);

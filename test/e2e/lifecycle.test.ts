@@ -21,7 +21,7 @@ const serves = /a new worker serves the device/;
 const load = `
 while [ ! -e "$2" ]; do
   fio --name=load --filename="$1/load" --rw=randwrite --size=24M --bsrange=4k-64k --iodepth=16 \
-    --direct=1 --ioengine=libaio --verify=crc32c --verify_fatal=1 --fsync=64 --minimal || exit 1
+    --direct=1 --ioengine=libaio --verify=crc32c --verify_fatal=1 --verify_state_save=0 --fsync=64 --minimal || exit 1
   echo "run done" >&2
 done`;
 
@@ -134,6 +134,57 @@ async function withoutPeer(inner: Test, lab: Lab): Promise<void> {
   inner.match(detail, /unmounted, or its connection aborted/);
 }
 
+/** A read that bypasses the caches, under way when this returns. */
+async function reading(node: LabNode): Promise<{ code: Promise<number> }> {
+  const result = node.run(['dd', `if=${node.device}`, 'of=/dev/null', 'bs=1M', 'count=4',
+    'iflag=direct', 'status=none'], 60_000).then(({ code }) => code);
+  result.catch(() => undefined);
+  await sleep(300);
+  return { code: result };
+}
+
+/** Nobody can know yet whether it may go on: requests wait, and every way out of it works. */
+async function waits(inner: Test, lab: Lab): Promise<void> {
+  const { h1, h2 } = lab;
+  await lab.bringUp();
+  const kill = async (): Promise<void> => {
+    await h2.control('role', 'init', resourceName);
+    await h1.untilStatus('the loss', ({ connection }) => connection !== 'connected');
+    await killPart(h1, 'worker', (await h1.status()).worker);
+    const { role, detail } = await h1.untilStatus('the wait', (now) => /alive/.test(now.detail));
+    inner.equal(role, 'primary');
+    inner.match(detail, /requests wait: .*hastctl role secondary --force/);
+  };
+  inner.comment('the peer comes back');
+  await kill();
+  const first = await reading(h1);
+  inner.not((await h1.hastctl('role', 'init', resourceName)).code, 0, 'the device is in use');
+  await h2.control('role', 'secondary', resourceName);
+  inner.equal(await first.code, 0, 'what waited is answered');
+  await lab.settle();
+
+  inner.comment('the connection of the mount is aborted');
+  await kill();
+  const second = await reading(h1);
+  const volume = path.join(h1.rundir, resourceName);
+  await h1.run(['umount', '-i', '-f', volume]);
+  inner.not(await second.code, 0, 'its user gets an error');
+  await h2.control('role', 'secondary', resourceName);
+  await h1.untilStatus('init', ({ role }) => role === 'init');
+
+  inner.comment('aborted while a worker serves');
+  await h1.control('role', 'primary', resourceName);
+  await lab.settle();
+  await h1.run(['umount', '-i', '-f', volume]);
+  const { detail } = await h1.untilStatus('init', ({ role }) => role === 'init');
+  inner.match(detail, /unmounted, or its connection aborted/);
+  await h1.control('role', 'primary', resourceName);
+  await lab.settle();
+  await kill();
+  await h1.control('role', 'init', resourceName);
+  inner.match(await h1.status(), { role: 'init', worker: null }, 'unused, it needs no force');
+}
+
 t.setTimeout(290_000);
 await pairTest(t, `lifecycle: the primary's worker is killed ${kills} times under load`, {
   needs: ['fio', 'e2fsck'], timeout, sizes: [96 * MiB, 96 * MiB],
@@ -141,3 +192,4 @@ await pairTest(t, `lifecycle: the primary's worker is killed ${kills} times unde
 }, killed);
 await pairTest(t, 'lifecycle: the worker is killed while the peer is not there', { timeout },
   withoutPeer);
+await pairTest(t, 'lifecycle: nobody can know whether it may go on', { timeout }, waits);
