@@ -21,7 +21,8 @@ const serves = /a new worker serves the device/;
 const load = `
 while [ ! -e "$2" ]; do
   fio --name=load --filename="$1/load" --rw=randwrite --size=24M --bsrange=4k-64k --iodepth=16 \
-    --direct=1 --ioengine=libaio --verify=crc32c --verify_fatal=1 --verify_state_save=0 --fsync=64 --minimal || exit 1
+    --direct=1 --ioengine=libaio --verify=crc32c --verify_fatal=1 --verify_state_save=0 \
+    --fsync=64 --minimal || exit 1
   echo "run done" >&2
 done`;
 
