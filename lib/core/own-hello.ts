@@ -1,6 +1,7 @@
 /** What a node says of itself at the beginning of a session. */
 import { Attachment, Feature, Resolve, WireRole, type Hello } from '../format/hello.ts';
 import { limits } from '../format/limits.ts';
+import { DataState } from '../format/superblock.ts';
 import type { Resource } from './resource.ts';
 
 const modeCode = { fullsync: 1, memsync: 2, async: 3 } as const;
@@ -10,10 +11,13 @@ const undecided = { resolve: Resolve.none, resolveLocal: 0n, resolvePeer: 0n };
 export function ownHello(resource: Resource, instance: bigint): Hello {
   const { store, tracker, options } = resource.context;
   const block = store.value;
+  // Half a copy becomes primary on the peer's, step by step; a whole one has been it all the time.
+  const isPrimary = resource.role === 'primary' ||
+    (resource.roleChange.isResuming && block.dataState === DataState.consistent);
   return {
     versionMin: 1, versionMax: 1, features: Feature.remote | Feature.numbers, copyId: block.copyId,
     mediaSize: block.mediaSize, sectorSize: block.sectorSize, extentSize: block.extentSize,
-    role: resource.role === 'primary' ? WireRole.primary : WireRole.secondary,
+    role: isPrimary ? WireRole.primary : WireRole.secondary,
     dataState: block.dataState, replication: modeCode[options.mode], flags: block.flags,
     generation: block.generation, history: block.history, peerCopyId: block.peerCopyId,
     peerGeneration: block.peerGeneration, peerSessionNumber: block.peerSessionNumber,

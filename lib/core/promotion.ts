@@ -38,7 +38,8 @@ export interface PromotionFacts {
 
 export type PromotionAnswer =
   | { allowed: true; row: string; forced: boolean; ineligible: boolean }
-  | { allowed: false; row: string; message: string; hint: string };
+  /** `waits`: nothing is decided yet, and it is asked again. */
+  | { allowed: false; row: string; message: string; hint: string; waits: boolean };
 
 interface Row {
   row: string;
@@ -107,5 +108,65 @@ export function judgePromotion(facts: PromotionFacts, force: boolean): Promotion
     return { allowed: true, row: row.row, forced: true, ineligible: !facts.consistent };
   }
   const { message, hint } = row.refusal;
-  return { allowed: false, row: row.row, message, hint };
+  return { allowed: false, row: row.row, message, hint, waits: false };
+}
+
+/** What the successor of a primary's dead worker knows besides. */
+export interface ResumeFacts extends PromotionFacts {
+  /** The copy is half filled, and the connected peer has exactly the data it is filled with. */
+  relied: boolean;
+  /** The handshake was refused because the peer was primary, and is ahead of this copy. */
+  peerWasPrimary: boolean;
+  /** Attempts to reach the peer failed often enough. */
+  tried: boolean;
+}
+
+interface ResumeRow {
+  row: string;
+  when: (facts: ResumeFacts) => boolean;
+  /** `go`: primary again. `wait`: not yet. `end`: never; who uses the device gets EIO. */
+  then: { go: true } | { wait: string } | { end: string };
+}
+
+const meanwhile = 'the peer was promoted meanwhile';
+const resumeEndHint = 'see hastctl status on both nodes';
+const resumeWaitHint = 'hastctl role secondary --force NAME ends what waits, with errors';
+
+/**
+ * May a primary whose worker died go on with a new one? The device is still there, and so is what
+ * its users know: they must never see the data of another primary. docs/decisions/011 has the
+ * reasons. The first row that matches decides.
+ */
+export const resumeTable: readonly ResumeRow[] = [
+  { row: 'A-failed', when: (f) => f.failed, then: { end: 'the local copy has failed' } },
+  { row: 'B-peer-is-primary', when: (f) => f.connected && f.peerIsPrimary,
+    then: { end: meanwhile } },
+  { row: 'C-connected-and-current', when: (f) => f.connected && f.current, then: { go: true } },
+  { row: servedRow, when: (f) => f.connected && f.relied && f.servable, then: { go: true } },
+  { row: 'D-connected-and-kept', when: (f) => f.connected && f.relied,
+    then: { wait: 'the peer cannot serve this node yet' } },
+  { row: 'D-connected-and-behind', when: (f) => f.connected, then: { end: meanwhile } },
+  { row: 'F-split-brain', when: (f) => f.splitBrain,
+    then: { end: 'both copies were written independently (split brain)' } },
+  { row: 'F-peer-was-primary', when: (f) => f.peerWasPrimary, then: { end: meanwhile } },
+  { row: 'E-inconsistent', when: (f) => !f.consistent,
+    then: { wait: 'this copy is half filled, and the peer, which has the rest, is not there' } },
+  { row: 'G-remote-none', when: (f) => f.remoteNone, then: { go: true } },
+  { row: 'I-peer-recorded-behind', when: (f) => f.lastPrimaryPeerBehind, then: { go: true } },
+  { row: 'F-misfit', when: (f) => f.misfit,
+    then: { wait: 'the peer refuses this copy, or this node refuses the peer\'s' } },
+  { row: 'J-peer-answers', when: (f) => f.peerAnswers,
+    then: { wait: 'the peer is alive, but there was no handshake with it yet' } },
+  { row: 'K-peer-gone', when: (f) => f.tried || f.peerGone, then: { go: true } },
+  { row: 'L-trying', when: () => true, then: { wait: 'the peer is looked for' } },
+];
+
+export function judgeResume(facts: ResumeFacts): PromotionAnswer {
+  const { row, then } = resumeTable.find((one) => one.when(facts)) as ResumeRow;
+  if ('go' in then) return { allowed: true, row, forced: false, ineligible: false };
+  const waits = 'wait' in then;
+  return {
+    allowed: false, row, waits, message: waits ? then.wait : then.end,
+    hint: waits ? resumeWaitHint : resumeEndHint,
+  };
 }

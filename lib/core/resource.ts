@@ -57,13 +57,13 @@ export class Resource implements SessionHost, AppIoHost, LinkerHost {
   completeAtLastContact = false;
   readonly linker: Linker;
   readonly operator = new Operator(this);
+  readonly roleChange = new RoleChange(this);
   readonly tail = new AsyncTail(this);
   readonly remote: RemoteState;
   /** Of the latest resync. */
   pace: ResyncPace;
   resyncPaused = false;
 
-  readonly #roleChange = new RoleChange(this);
   readonly #checkpoints: Checkpoints;
   readonly #instance: bigint;
   #draining: Replica | null = null;
@@ -102,12 +102,12 @@ export class Resource implements SessionHost, AppIoHost, LinkerHost {
 
   /** Asks for the primary role; answered within `timeoutMs`. */
   promote(force: boolean, timeoutMs: number, done: PromoteDone): void {
-    this.#roleChange.promote(force, timeoutMs, done);
+    this.roleChange.promote(force, timeoutMs, done);
   }
 
   /** Leaves the role cleanly and stops: marks, metadata and the peer are in order at `done`. */
   stop(force: boolean, done: () => void): void {
-    this.#roleChange.stop(force, done);
+    this.roleChange.stop(force, done);
   }
 
   /** An accepted connection: see Linker.incoming. */
@@ -150,13 +150,13 @@ export class Resource implements SessionHost, AppIoHost, LinkerHost {
 
   yieldsTo(peer: Hello): boolean {
     if (this.role !== 'primary') return true;
-    if (!this.#roleChange.isPending) {
+    if (!this.roleChange.isPending) {
       // Its device may be in use: a primary is never taken out of its role by the peer.
       throw new HastError('HAST_E_PROTOCOL', 'the peer announces a generation to a primary');
     }
     // Both were promoted at the same moment: the copy with the higher id stays.
     if (this.context.store.value.copyId > peer.copyId) return false;
-    this.#roleChange.outvoted();
+    this.roleChange.outvoted();
     return true;
   }
 
@@ -188,7 +188,7 @@ export class Resource implements SessionHost, AppIoHost, LinkerHost {
   remoteReady(session: Session, stream: PeerStream): void {
     this.context.log.info({ peer: session.peer?.node }, 'the peer serves this primary');
     this.remote.ready(stream);
-    this.#roleChange.poke();
+    this.roleChange.poke();
   }
 
   closeRemote(done: () => void): void {
@@ -282,7 +282,7 @@ export class Resource implements SessionHost, AppIoHost, LinkerHost {
     this.linker.connected(session.peer?.node ?? '');
     this.context.log.info({ peer: session.peer?.node, verdict: session.verdict?.row }, 'connected');
     this.context.events.event({ kind: 'connect' });
-    this.#roleChange.poke();
+    this.roleChange.poke();
   }
 
   sessionComplete(session: Session): void {
@@ -293,7 +293,7 @@ export class Resource implements SessionHost, AppIoHost, LinkerHost {
     if (this.role === 'primary') this.io.useStream(session.becomeSender());
     this.context.log.info({}, 'both copies are complete');
     this.io.recheck();
-    this.#roleChange.poke();
+    this.roleChange.poke();
   }
 
   sessionRefused(session: Session, reason: RefuseReason, text: string): void {
@@ -309,7 +309,7 @@ export class Resource implements SessionHost, AppIoHost, LinkerHost {
     }
     const peerWasPrimary = reason === 'primary-is-behind' || reason === 'both-primary';
     const isAttached = this.remote.isActive && !this.isDiskless;
-    if (isAttached && !peerWasPrimary && !this.#roleChange.isPending) {
+    if (isAttached && !peerWasPrimary && !this.roleChange.isPending) {
       // What was attached does not fit the peer's copy: on without it.
       this.remote.lose(`the peer refuses the copy that was attached: ${text}`, 'detached');
       this.refusal = null;
@@ -318,7 +318,7 @@ export class Resource implements SessionHost, AppIoHost, LinkerHost {
     }
     this.operator.resolution?.refused(reason, text);
     session.bye(text);
-    this.#roleChange.poke();
+    this.roleChange.poke();
   }
 
   sessionEnded(session: Session, reason: string): void {
@@ -342,7 +342,7 @@ export class Resource implements SessionHost, AppIoHost, LinkerHost {
     this.linker.lost(this.refusal !== null ? 'refused' : wasConnected ? 'contact' : 'handshake');
     this.remote.sessionEnded(session);
     this.io.recheck();
-    this.#roleChange.poke();
+    this.roleChange.poke();
     this.operator.resolution?.sessionEnded(session);
   }
 
@@ -373,7 +373,7 @@ export class Resource implements SessionHost, AppIoHost, LinkerHost {
   // LinkerHost
 
   get isPrimary(): boolean {
-    return this.role === 'primary';
+    return this.role === 'primary' || this.roleChange.isResuming;
   }
 
   get isComplete(): boolean {
@@ -403,7 +403,7 @@ export class Resource implements SessionHost, AppIoHost, LinkerHost {
     this.context.log.debug({ text, answered }, 'the peer was not reached');
     this.#maybeAlone();
     this.#failWithoutData();
-    this.#roleChange.poke();
+    this.roleChange.poke();
   }
 
   // For RoleChange
@@ -431,7 +431,7 @@ export class Resource implements SessionHost, AppIoHost, LinkerHost {
     const why = lossText(op, detail);
     const waits = this.role === 'primary' && this.context.options.onNoData === 'stall';
     if (!this.remote.lose(why, 'failed')) this.#fail(why, waits);
-    this.#roleChange.poke();
+    this.roleChange.poke();
   }
 
   halt(): void {
@@ -494,6 +494,6 @@ export class Resource implements SessionHost, AppIoHost, LinkerHost {
     else this.session?.copyFailed(why);
     this.linker.stop();
     this.io.recheck();
-    this.#roleChange.poke();
+    this.roleChange.poke();
   }
 }

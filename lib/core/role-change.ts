@@ -2,8 +2,10 @@
 import { DataState, DiskRole, PeerState, SuperblockFlag } from '../format/superblock.ts';
 import { WireRole, type Hello, type Lineage } from '../format/hello.ts';
 import {
-  judgePromotion, servedRow, type PromotionAnswer, type PromotionFacts,
+  judgePromotion, judgeResume, servedRow, type PromotionAnswer, type PromotionFacts,
+  type ResumeFacts,
 } from './promotion.ts';
+import type { RefuseReason } from './generation.ts';
 import type { Resource } from './resource.ts';
 import { isServed } from './remote-state.ts';
 import type { Session } from './session.ts';
@@ -14,9 +16,10 @@ export type PromoteDone = (refusal: { message: string; hint: string } | null) =>
 
 interface Request {
   force: boolean;
+  /** Of the successor of a primary's worker: see resume(). */
+  resumes: boolean;
   /** Monotonic milliseconds. */
   deadline: number;
-  /** Attempts counted when the request came; -1 until one was started for it. */
   done: PromoteDone;
   probed: boolean;
   running: boolean;
@@ -34,8 +37,14 @@ const endedFlags = SuperblockFlag.primaryActive | SuperblockFlag.asyncPrimary;
 
 /** How long a stop waits for requests in flight, and for the peer's last flush. */
 const stopWaitMs = 5000;
+/** Attempts to reach the peer before the successor of a primary's worker goes on without it. */
+const resumeAttempts = 3;
+/** How long it waits for a peer that is connected and does not take the new generation. */
+const resumeAnnounceMs = 5000;
 
 export class RoleChange {
+  /** Why resume() is not answered yet, as a sentence; empty while nothing waits. */
+  waitsFor = '';
   readonly #resource: Resource;
   #request: Request | null = null;
   /** The last part of a stop waits for the disk: called once where the disk fails instead. */
@@ -50,6 +59,24 @@ export class RoleChange {
     return this.#request !== null;
   }
 
+  /** This node has been primary all the time, as far as the peer is concerned. */
+  get isResuming(): boolean {
+    return this.#request?.resumes === true;
+  }
+
+  /**
+   * Primary again, as the successor of a primary's worker that died: its device is still there.
+   * Answered as soon as it is decided, which may take as long as the peer needs (`waitsFor`); a
+   * refusal is final. Before start().
+   */
+  resume(done: PromoteDone): void {
+    this.#request = {
+      force: false, resumes: true, deadline: Infinity, done,
+      probed: false, running: false, relying: false,
+    };
+    this.poke();
+  }
+
   promote(force: boolean, timeoutMs: number, done: PromoteDone): void {
     const { context, role } = this.#resource;
     if (role === 'primary') {
@@ -61,7 +88,9 @@ export class RoleChange {
       return;
     }
     const deadline = context.clock.now() + timeoutMs;
-    this.#request = { force, deadline, done, probed: false, running: false, relying: false };
+    this.#request = {
+      force, resumes: false, deadline, done, probed: false, running: false, relying: false,
+    };
     context.timers.set('promotion', deadline, () => this.poke());
     this.poke();
   }
@@ -93,12 +122,18 @@ export class RoleChange {
       }
       if (linker.attempts === 0) return;
     }
-    const answer = judgePromotion(this.#facts(), request.force);
+    const answer = this.#judge(request);
+    this.waitsFor = !answer.allowed && answer.waits ? `${answer.message}: ${answer.hint}` : '';
+    if (this.waitsFor !== '') return;
     // A peer that answers may be about to shake hands: a little patience before the refusal.
     if (!answer.allowed && answer.row === 'J-peer-answers' && !late) return;
     request.running = true;
     if (answer.allowed) this.#run(answer, request);
     else this.#finish({ message: answer.message, hint: answer.hint });
+  }
+
+  #judge({ resumes, force }: Request): PromotionAnswer {
+    return resumes ? judgeResume(this.#resumeFacts()) : judgePromotion(this.#facts(), force);
   }
 
   /** The peer, promoted at the same moment, stays primary: nothing was served here yet. */
@@ -167,6 +202,18 @@ export class RoleChange {
     };
   }
 
+  #resumeFacts(): ResumeFacts {
+    const { context, session, linker, refusal } = this.#resource;
+    const { dataState, syncGeneration } = context.store.value;
+    return {
+      ...this.#facts(),
+      relied: dataState !== DataState.consistent && syncGeneration !== 0n &&
+        session?.peer?.generation === syncGeneration,
+      peerWasPrimary: refusal !== null && isOfPrimary(refusal.reason),
+      tried: linker.attempts >= resumeAttempts,
+    };
+  }
+
   #run(answer: PromotionAnswer & { allowed: true }, request: Request): void {
     const { context } = this.#resource;
     context.log.info({ row: answer.row, forced: answer.forced }, 'promotion');
@@ -195,7 +242,12 @@ export class RoleChange {
       request.running = false;
       return;
     }
-    const answer = judgePromotion(this.#facts(), request.force);
+    const answer = this.#judge(request);
+    if (!answer.allowed && answer.waits) {
+      request.running = false;
+      this.poke();
+      return;
+    }
     if (!answer.allowed) {
       this.#finish({ message: answer.message, hint: answer.hint });
       return;
@@ -231,7 +283,9 @@ export class RoleChange {
     const { context } = this.#resource;
     const isOver = (): boolean => this.#request !== request || this.#resource.role !== 'primary';
     let answered = false;
-    const deadline = Math.max(request.deadline, context.clock.now() + 1000);
+    const deadline = request.resumes
+      ? context.clock.now() + resumeAnnounceMs
+      : Math.max(request.deadline, context.clock.now() + 1000);
     const check = (): void => {
       if (answered || isOver()) return;
       if (session.isComplete && context.clock.now() < deadline) {
@@ -295,6 +349,10 @@ export class RoleChange {
     resource.role = 'secondary';
     resource.remote.relyNoMore();
     session?.end('the promotion came to nothing');
+    if (request.resumes && !resource.failed && !resource.isDiskless) {
+      request.relying = request.running = false;
+      return;
+    }
     this.#finish({
       message: 'the peer, whose copy is the complete one, was lost during the promotion',
       hint: 'run the command again when hastctl status says that it is connected',
@@ -357,6 +415,7 @@ export class RoleChange {
   #finish(refusal: { message: string; hint: string } | null): void {
     const done = this.#request?.done;
     this.#request = null;
+    this.waitsFor = '';
     this.#resource.context.timers.clear('promotion');
     done?.(refusal);
   }
@@ -417,4 +476,9 @@ export class RoleChange {
         () => end());
     });
   }
+}
+
+/** The peer's newer data are those of a primary. */
+function isOfPrimary(reason: RefuseReason): boolean {
+  return reason === 'primary-is-behind' || reason === 'both-primary';
 }

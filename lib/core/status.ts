@@ -52,6 +52,7 @@ function detailText(resource: Resource): string {
   const { failed, failure, refusal, session, linker, lostBecause, context, tail } = resource;
   if (failed) return failure;
   if (resource.isDiskless) return disklessText(resource);
+  if (resource.roleChange.waitsFor !== '') return `requests wait: ${resource.roleChange.waitsFor}`;
   if (refusal !== null) return refusal.text;
   if (context.options.alone) return 'remote none: this node works alone';
   if (cannotKeep(resource)) return tail.failure;

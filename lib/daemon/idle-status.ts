@@ -11,6 +11,8 @@ const words: Readonly<Record<SupervisorState, StatusWord>> = {
   secondary: 'waiting',
   promoting: 'waiting',
   primary: 'failed',
+  reviving: 'waiting',
+  resuming: 'waiting',
   leaving: 'failed',
   stopping: 'waiting',
   backoff: 'waiting',

@@ -12,6 +12,7 @@ import type { CoreOptions } from '../core/context.ts';
 import { openResource } from '../core/open-resource.ts';
 import type { ConnectPort, ResourceEvent } from '../core/ports.ts';
 import type { Resource } from '../core/resource.ts';
+import type { PromoteDone } from '../core/role-change.ts';
 import { coreStatus } from '../core/status.ts';
 import { openLocal, type LocalFile } from '../disk/local.ts';
 import { LocalDisk } from '../disk/local-disk.ts';
@@ -32,6 +33,8 @@ export interface RunnerOptions {
   onEvent: (event: ResourceEvent) => void;
   /** How what a resolution overwrites is kept. */
   undoFiles?: UndoFiles;
+  /** The worker succeeds a primary's that died: told what came of it, see RoleChange.resume. */
+  onResumed?: PromoteDone;
 }
 
 /** Writes of a primary wait for one attempt before it goes on alone. */
@@ -55,6 +58,7 @@ export class Runner {
   readonly #log: Logger;
   readonly #onEvent: (event: ResourceEvent) => void;
   readonly #undoFiles: UndoFiles;
+  readonly #onResumed: PromoteDone | undefined;
   readonly #wire: WireOptions;
   readonly #coreOptions: CoreOptions;
   #config: ResourceConfig;
@@ -75,6 +79,7 @@ export class Runner {
     this.#log = options.log;
     this.#onEvent = options.onEvent;
     this.#undoFiles = options.undoFiles ?? noUndoFiles;
+    this.#onResumed = options.onResumed;
     this.#wire = { checksum: 'crc32', compression: 'none', compressor: lz4Compressor };
     this.#coreOptions = {
       resource: options.resource.name, node: options.node, mode: 'fullsync', timeoutMs: 0,
@@ -118,9 +123,15 @@ export class Runner {
     }, this.#coreOptions, (error, resource) => {
       this.#resource = resource;
       if (resource === null) this.#dropDisk();
-      else resource.start();
+      else this.#start(resource);
       done(error);
     });
+  }
+
+  #start(resource: Resource): void {
+    // Before the first hello, which tells the peer the role.
+    if (this.#onResumed !== undefined) resource.roleChange.resume(this.#onResumed);
+    resource.start();
   }
 
   #event(event: ResourceEvent): void {

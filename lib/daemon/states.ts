@@ -12,6 +12,13 @@ export type SupervisorState =
   | 'promoting'
   /** The device is there. */
   | 'primary'
+  /**
+   * Primary whose worker ended: the next is being started, or a timer does it. The device is
+   * there, and what its users ask for waits.
+   */
+  | 'reviving'
+  /** Primary whose new worker asks the peer before it serves the device. */
+  | 'resuming'
   /** The device is being taken away, then the worker is ended. */
   | 'leaving'
   /** The worker is being ended; no device is shown. */
@@ -24,6 +31,7 @@ export type SupervisorState =
 export type SupervisorEvent =
   | 'start' | 'ready' | 'undone' | 'lost' | 'broken'
   | 'promote' | 'refused' | 'undo' | 'shown'
+  | 'died' | 'resumed'
   | 'leave' | 'kept' | 'stop' | 'stopped';
 
 type Edges = Partial<Record<SupervisorEvent, SupervisorState>>;
@@ -33,7 +41,9 @@ export const transitions: Readonly<Record<SupervisorState, Edges>> = {
   starting: { ready: 'secondary', undone: 'init', lost: 'backoff', broken: 'failed' },
   secondary: { promote: 'promoting', stop: 'stopping', lost: 'backoff', broken: 'failed' },
   promoting: { refused: 'secondary', undo: 'stopping', shown: 'primary' },
-  primary: { leave: 'leaving' },
+  primary: { leave: 'leaving', died: 'reviving' },
+  reviving: { ready: 'resuming', leave: 'leaving' },
+  resuming: { resumed: 'primary', died: 'reviving', leave: 'leaving' },
   leaving: { kept: 'primary', stopped: 'init' },
   stopping: { stopped: 'init' },
   backoff: { start: 'starting', stop: 'init' },
@@ -47,6 +57,8 @@ export const roleOf: Readonly<Record<SupervisorState, RoleWord>> = {
   secondary: 'secondary',
   promoting: 'secondary',
   primary: 'primary',
+  reviving: 'primary',
+  resuming: 'primary',
   leaving: 'primary',
   stopping: 'secondary',
   backoff: 'secondary',

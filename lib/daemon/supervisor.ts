@@ -20,6 +20,7 @@ import { Deadline, within } from './deadline.ts';
 import { Device } from './device.ts';
 import type { Hooks } from './hooks.ts';
 import { idleStatus } from './idle-status.ts';
+import { Revival } from './revival.ts';
 import type { SupervisorState } from './states.ts';
 import { attachCopy, giveOrder, refuseUndoOnVolume } from './supervisor-orders.ts';
 import type { Timing } from './timing.ts';
@@ -46,6 +47,7 @@ export class Supervisor {
   readonly #timing: Timing;
   readonly #log: Logger;
   readonly #keeper: WorkerKeeper;
+  readonly #revival: Revival;
   #device: Device;
   #tail: Promise<unknown> = Promise.resolve();
   #isSplitBrainTold = false;
@@ -56,7 +58,12 @@ export class Supervisor {
     this.#keeper = new WorkerKeeper(options, {
       event: (event) => this.#workerEvent(event),
       ended: (run, exit) => this.#workerEnded(run, exit),
+      unmounted: (run) => this.#unmounted(run),
       retry: () => this.#retry(),
+    });
+    this.#revival = new Revival(this.#keeper, this.#timing, {
+      operate: (work) => void this.#operate(work),
+      lose: (why, then) => this.#loseDevice(why, then),
     });
     this.#log = this.#keeper.log;
     this.#device = this.#newDevice();
@@ -87,7 +94,8 @@ export class Supervisor {
   changeRole(to: RoleWord, force: boolean): Promise<RoleChange> {
     return this.#operate(async () => {
       const from = this.role;
-      const resting = this.#keeper.state === 'backoff' || this.#keeper.state === 'failed';
+      const { state } = this.#keeper;
+      const resting = state === 'backoff' || state === 'failed' || state === 'reviving';
       if (to === from && !resting) return { from, to };
       this.#log.info({ from, to, force }, 'the role is changed');
       this.#keeper.restarts = 0;
@@ -121,6 +129,7 @@ export class Supervisor {
       if (this.#keeper.run === undefined) {
         this.#setResource(next);
         // What failed before may work with the new values; if not, status says so.
+        if (this.#keeper.state === 'reviving') return await this.#revival.start();
         if (this.#keeper.state === 'init') return;
         await this.#keeper.start('retry', this.#timing.readyMs).catch(() => undefined);
         return;
@@ -154,8 +163,9 @@ export class Supervisor {
   async status(): Promise<ResourceStatus> {
     const { run, resource, state, detail } = this.#keeper;
     const idle = idleStatus(resource, this.#device.link, state, detail);
-    if (run === undefined || state === 'starting') {
-      return { ...idle, worker: run?.worker.pid ?? null };
+    if (run === undefined || state === 'starting' || state === 'reviving') {
+      const needsHuman = idle.needsHuman || this.#revival.needsHuman;
+      return { ...idle, needsHuman, worker: run?.worker.pid ?? null };
     }
     try {
       const status = await run.worker.status(this.#timing.statusMs);
@@ -208,6 +218,7 @@ export class Supervisor {
     this.#log.info({ event }, 'event');
     // So that the disk can be taken out.
     if (event === 'detach') this.#keeper.guard.close();
+    if (event === 'detach' || event === 'attach') this.#revival.copyDetached(event === 'detach');
     // Each worker sees a split brain anew; a person is told once, until it is resolved.
     const isTold = event === 'split-brain' && this.#isSplitBrainTold;
     if (event === 'connect' || event === 'split-brain') {
@@ -239,18 +250,27 @@ export class Supervisor {
         this.#keeper.rest(failure ?? exit.failure ??
           new HastError('HAST_E_TIMEOUT', exitText(exit)));
       });
-    } else if (this.#keeper.state === 'primary') {
+    } else {
       void this.#operate(async () => {
-        if (run !== this.#keeper.run || this.#keeper.state !== 'primary') return;
-        await this.#losePrimary(run, exit);
+        const { state } = this.#keeper;
+        if (run !== this.#keeper.run || (state !== 'primary' && state !== 'resuming')) return;
+        await this.#revival.begin(run, exitText(exit));
       });
     }
+  }
+
+  #unmounted(run: Run): void {
+    void this.#operate(async () => {
+      if (run !== this.#keeper.run || this.#keeper.state !== 'primary') return;
+      const why = 'the volume was unmounted, or its connection aborted, by somebody else';
+      await this.#loseDevice(new HastError('HAST_E_DEVICE', why), 'init');
+    });
   }
 
   // --- role changes
 
   async #toInit(force: boolean): Promise<void> {
-    if (this.#keeper.state === 'primary') return await this.#leavePrimary(force);
+    if (this.role === 'primary') return await this.#leavePrimary(force);
     if (this.#keeper.state === 'secondary') return await this.#stopSecondary();
     this.#keeper.cancelRetry();
     this.#keeper.become('stop');
@@ -259,7 +279,7 @@ export class Supervisor {
   async #toSecondary(force: boolean): Promise<void> {
     const { state } = this.#keeper;
     if (state === 'init') return await this.#keeper.start('init', this.#timing.readyMs);
-    if (this.#keeper.state === 'primary') await this.#leavePrimary(force);
+    if (this.role === 'primary') await this.#leavePrimary(force);
     await this.#keeper.start('retry', this.#timing.readyMs);
   }
 
@@ -274,12 +294,14 @@ export class Supervisor {
     const ms = Math.max(this.#timing.promoteMsMin, this.#keeper.resource.timeout * 1000);
     const deadline = new Deadline(ms);
     const former = this.role;
+    if (this.#keeper.state === 'reviving') return await this.#revival.start();
     if (this.#keeper.state !== 'secondary') {
       await this.#keeper.start(former === 'init' ? 'init' : 'retry', deadline.left(0));
     }
     const run = this.#keeper.run;
     assert(run !== undefined, 'a secondary has a worker');
     this.#keeper.become('promote');
+    this.#revival.copyDetached(false);
     try {
       const refusal = await this.#askPromotion(run, force, deadline);
       if (refusal !== undefined) return await this.#refused(run, former, refusal);
@@ -324,8 +346,10 @@ export class Supervisor {
     await step('removing what an earlier daemon left', device.clear());
     await step('making the mount point', device.prepare());
     if (run.fuseFd !== null) await step('mounting', device.mount(run.fuseFd));
-    await run.worker.request({ type: 'serve' }, ['serving'], deadline.left(1000));
+    const message = { type: 'serve', takeOver: null } as const;
+    const { negotiated } = await run.worker.request(message, ['serving'], deadline.left(1000));
     await step('attaching the device', device.show());
+    this.#revival.shown(negotiated);
   }
 
   /** In reverse: link, loop device, mount, worker; then the former role. */
@@ -345,9 +369,10 @@ export class Supervisor {
 
   /** To `init`; throws, and stays primary, where the device is in use and not `force`. */
   async #leavePrimary(force: boolean): Promise<void> {
+    if (!force) await this.#refuseWhileInUse();
+    if (this.#keeper.state !== 'primary') return await this.#takeAway();
     const run = this.#keeper.run;
     assert(run !== undefined, 'a primary has a worker');
-    if (!force) await this.#refuseWhileInUse();
     this.#keeper.become('leave');
     try {
       await this.#device.hide(force);
@@ -381,26 +406,33 @@ export class Supervisor {
     );
   }
 
-  /** The worker of a primary is gone: so is the device, and the role is init. */
-  async #losePrimary(run: Run, exit: WorkerExit): Promise<void> {
-    this.#log.error(
-      {
-        end: exitText(exit),
-        hint: `users of ${this.#device.link} get EIO: unmount it, see why the worker ended, ` +
-          `then: hastctl role primary ${this.name}`,
-      },
-      'the worker of the primary ended: its device is taken away, the role is init',
-    );
+  /** The device cannot be kept; whatever the role was to be, a failed copy waits for a person. */
+  async #loseDevice(why: HastError, then: 'init' | 'secondary'): Promise<void> {
+    const hint = `users of ${this.#device.link} get EIO: unmount it, see hastctl status, ` +
+      `then: hastctl role primary ${this.name}`;
+    this.#log.error({ error: why.message, hint }, 'the device of the primary is taken away');
+    await this.#takeAway();
+    this.#keeper.detail = why.message;
+    const failure = await this.#copyFailure();
+    if (failure !== null) {
+      this.#keeper.become('start');
+      this.#keeper.rest(failure);
+    } else if (then === 'secondary') {
+      await this.#keeper.start('retry', this.#timing.readyMs).catch(() => undefined);
+    }
+  }
+
+  /** The device of a primary that nobody serves, to role init. */
+  async #takeAway(): Promise<void> {
     this.#keeper.become('leave');
-    await this.#keeper.forget(run); // first: requests that hang would block losetup and umount
+    this.#revival.cancel();
+    // First the connection: requests that hang would block losetup and umount.
+    const { run } = this.#keeper;
+    if (run !== undefined) await this.#keeper.end(run, false, this.#timing.stopMs);
+    await this.#keeper.closeMounted();
     await this.#clearLogged();
     await this.#device.removeMountPoint();
     this.#keeper.become('stopped');
-    this.#keeper.detail = `the worker ended while primary (${exitText(exit)})`;
-    const failure = await this.#copyFailure();
-    if (failure === null) return;
-    this.#keeper.become('start');
-    this.#keeper.rest(failure);
   }
 
   /** After a worker's unexpected end: why its copy must not be used any more, or null. */

@@ -25,6 +25,13 @@ export interface Timing {
   backoffMsMax: number;
   /** A worker that lived this long starts the back-off anew. */
   stableMs: number;
+  /**
+   * A primary's worker: the first that dies is replaced at once, one that had not served for
+   * `reviveStableMs` after a pause that doubles between these two.
+   */
+  reviveMsMin: number;
+  reviveMsMax: number;
+  reviveStableMs: number;
 }
 
 export const defaultTiming: Timing = {
@@ -42,4 +49,7 @@ export const defaultTiming: Timing = {
   backoffMsMin: 1000,
   backoffMsMax: 60_000,
   stableMs: 60_000,
+  reviveMsMin: 100,
+  reviveMsMax: 15_000,
+  reviveStableMs: 250,
 };

@@ -4,7 +4,9 @@
  * the supervisor's: lib/daemon/supervisor.ts. Everything here runs in the supervisor's queue.
  *
  * Invariants:
- * - a worker exists in the states starting, secondary, promoting, primary, leaving, stopping;
+ * - a worker exists in the states starting, secondary, promoting, primary, resuming, leaving,
+ *   stopping; in `leaving` it may have ended;
+ * - the /dev/fuse description of a primary is open here until its device is taken away;
  * - the state changes only along the edges of lib/daemon/states.ts.
  */
 import * as path from 'node:path';
@@ -38,6 +40,8 @@ export interface KeeperEvents {
   event(event: WorkerEvent): void;
   /** A worker is gone, whatever the reason; also one that was told to end. */
   ended(run: Run, exit: WorkerExit): void;
+  /** The volume of this worker was unmounted by somebody else. */
+  unmounted(run: Run): void;
   /** The pause is over: start() is to be called in the queue, if the state is still backoff. */
   retry(): void;
 }
@@ -64,6 +68,8 @@ export class WorkerKeeper {
   readonly #events: KeeperEvents;
   #state: SupervisorState = 'init';
   #run: Run | undefined;
+  /** In `reviving`: the mounted description of the worker that died. */
+  #mountedFd: number | null = null;
   #retryTimer: NodeJS.Timeout | undefined;
 
   constructor(options: KeeperOptions, events: KeeperEvents) {
@@ -100,7 +106,7 @@ export class WorkerKeeper {
   /** The worker while it can take a peer's connection, or an order. */
   get activeWorker(): WorkerProcess | undefined {
     const takes = this.#state === 'secondary' || this.#state === 'promoting' ||
-      this.#state === 'primary' || this.#state === 'leaving';
+      this.#state === 'primary' || this.#state === 'resuming' || this.#state === 'leaving';
     return takes ? this.#run?.worker : undefined;
   }
 
@@ -109,7 +115,7 @@ export class WorkerKeeper {
     assert(to !== undefined, `${this.name}: '${event}' is impossible in '${this.#state}'`);
     this.log.debug({ from: this.#state, to, event }, 'state');
     this.#state = to;
-    if (to !== 'backoff' && to !== 'failed') this.detail = '';
+    if (to !== 'backoff' && to !== 'failed' && to !== 'reviving') this.detail = '';
   }
 
   /**
@@ -122,17 +128,10 @@ export class WorkerKeeper {
     let run: Run | undefined;
     try {
       await this.settle(Math.min(readyMs, this.#timing.stepMs));
-      run = await this.#spawn();
-      this.#run = run;
-      const message = {
-        type: 'start',
-        resource: this.resource,
-        node: this.#options.node,
-        mountPoint: this.mountPoint,
-        fuseFd: run.fuseFd === null ? null : 3,
-      } as const;
-      await run.worker.request(message, ['ready'], readyMs);
-      this.become('ready');
+      const fuseFd = await this.#openFuse();
+      await this.guard.open(this.resource.local);
+      run = this.#spawn(fuseFd);
+      await this.#ready(run, false, readyMs);
     } catch (error) {
       const failure = asHastError(error);
       if (run !== undefined) await this.end(run, true, failedStopMs);
@@ -142,6 +141,53 @@ export class WorkerKeeper {
     }
   }
 
+  /**
+   * A primary's worker is gone, or is killed here: the description of its mount is kept, so that
+   * the kernel keeps what was asked of it, and the next worker may be given it.
+   */
+  async bereave(run: Run): Promise<void> {
+    this.become('died');
+    this.#mountedFd = run.fuseFd;
+    run.fuseFd = null;
+    // Not asked to stop: it would answer what waits with errors.
+    await run.worker.kill(this.#timing.killMs);
+    await this.forget(run);
+  }
+
+  /**
+   * Starts the successor of a primary's worker. Throws, the state being the same, where it does not
+   * come so far: HAST_E_IO where what the last one wrote is not on the disk.
+   */
+  async revive(): Promise<Run> {
+    assert(this.#state === 'reviving' && this.#mountedFd !== null, 'no device to be served');
+    // It reads nothing before it is told to start: its own beginning need not wait for the flush.
+    const run = this.#spawn(this.#mountedFd);
+    this.#mountedFd = null;
+    let isStarted = false;
+    try {
+      await this.settle(this.#timing.stepMs);
+      await this.guard.open(this.resource.local);
+      isStarted = true;
+      await this.#ready(run, true, this.#timing.readyMs);
+      return run;
+    } catch (error) {
+      this.#mountedFd = run.fuseFd;
+      run.fuseFd = null;
+      await run.worker.kill(this.#timing.killMs);
+      // One that was never started wrote nothing; the flush that is waited for goes on.
+      if (isStarted) await this.forget(run);
+      else this.#run = undefined;
+      throw asHastError(error);
+    }
+  }
+
+  /** Ends the connection of a mount that has no worker: what its users wait for fails. */
+  async closeMounted(): Promise<void> {
+    const fuseFd = this.#mountedFd;
+    this.#mountedFd = null;
+    if (fuseFd !== null) await this.#closeFuse(fuseFd);
+  }
+
   /** What the last worker wrote is on the disk, or this throws: see LocalGuard.settle. */
   async settle(ms: number): Promise<void> {
     await this.guard.settle(this.resource.local, ms);
@@ -149,9 +195,7 @@ export class WorkerKeeper {
 
   /** Role secondary without a worker: tried again later, or not before a person acted. */
   rest(failure: HastError): void {
-    const forPerson = failure.errorClass === 'config' || failure.errorClass === 'corruption' ||
-      (failure.errorClass === 'device' && failure.code !== 'HAST_E_INTERNAL');
-    if (forPerson) {
+    if (isForPerson(failure)) {
       this.become('broken');
       this.detail = sentence(failure);
       const hint = failure.hint ?? `correct the cause, then: hastctl role secondary ${this.name}`;
@@ -192,23 +236,43 @@ export class WorkerKeeper {
     else this.guard.suspect(run.worker.exited);
     const { fuseFd } = run;
     run.fuseFd = null;
-    if (fuseFd === null) return;
+    if (fuseFd !== null) await this.#closeFuse(fuseFd);
+  }
+
+  async #openFuse(): Promise<number | null> {
+    if (this.resource.frontend !== 'direct') return null;
+    const opening = this.#options.operations.openFuse();
+    return await within(this.#timing.stepMs, 'opening /dev/fuse', opening);
+  }
+
+  async #closeFuse(fuseFd: number): Promise<void> {
     await this.#options.operations.closeFuse(fuseFd).catch((error: unknown) => {
       this.log.error({ error: errorText(error) }, 'closing /dev/fuse failed');
     });
   }
 
-  async #spawn(): Promise<Run> {
-    const fuseFd = this.resource.frontend === 'direct'
-      ? await within(this.#timing.stepMs, 'opening /dev/fuse', this.#options.operations.openFuse())
-      : null;
-    await this.guard.open(this.resource.local);
-    const worker = new WorkerProcess(
-      this.#options.program, fuseFd, (event) => this.#events.event(event),
-    );
-    const run = { worker, fuseFd };
+  /** Its memory and descriptors are its own: it is one worker process, and it waits for `start`. */
+  #spawn(fuseFd: number | null): Run {
+    const worker = new WorkerProcess(this.#options.program, fuseFd, {
+      event: (event) => this.#events.event(event),
+      unmounted: () => this.#events.unmounted(run),
+    });
+    const run: Run = { worker, fuseFd };
+    this.#run = run;
     void worker.exited.then((exit) => this.#events.ended(run, exit));
     return run;
+  }
+
+  async #ready(run: Run, resumes: boolean, readyMs: number): Promise<void> {
+    await run.worker.request({
+      type: 'start',
+      resource: this.resource,
+      node: this.#options.node,
+      mountPoint: this.mountPoint,
+      fuseFd: run.fuseFd === null ? null : 3,
+      resumes,
+    }, ['ready'], readyMs);
+    this.become('ready');
   }
 }
 
@@ -217,6 +281,12 @@ export function asHastError(error: unknown): HastError {
   return new HastError('HAST_E_INTERNAL', errorText(error), { cause: error });
 }
 
-function sentence(error: HastError): string {
+/** Nothing but a person's act ends it. */
+export function isForPerson({ errorClass, code }: HastError): boolean {
+  return errorClass === 'config' || errorClass === 'corruption' ||
+    (errorClass === 'device' && code !== 'HAST_E_INTERNAL');
+}
+
+export function sentence(error: HastError): string {
   return error.hint === undefined ? error.message : `${error.message}; ${error.hint}`;
 }

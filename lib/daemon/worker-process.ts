@@ -32,6 +32,13 @@ export interface WorkerProgram {
 
 export type WorkerEvent = Extract<WorkerMessage, { type: 'event' }>['event'];
 
+/** What a worker says unasked. */
+export interface WorkerSays {
+  event(event: WorkerEvent): void;
+  /** Nobody can use the volume any more, and it was not the parent who saw to that. */
+  unmounted(): void;
+}
+
 interface Waiter {
   answers: readonly string[];
   /** Of an order: only the answer with the same one counts. */
@@ -51,17 +58,13 @@ export class WorkerProcess {
   #failure: HastError | undefined;
   #statusPending: Promise<ResourceStatus> | undefined;
   #orders = 0;
-  #onEvent: (event: WorkerEvent) => void;
+  readonly #says: WorkerSays;
   readonly #stuck: Promise<void>;
   #saysStuck: () => void = () => undefined;
 
   /** `fuseFd` becomes descriptor 3 of the worker; null where it mounts by itself. */
-  constructor(
-    program: WorkerProgram,
-    fuseFd: number | null,
-    onEvent: (event: WorkerEvent) => void,
-  ) {
-    this.#onEvent = onEvent;
+  constructor(program: WorkerProgram, fuseFd: number | null, says: WorkerSays) {
+    this.#says = says;
     this.#stuck = new Promise((resolve) => {
       this.#saysStuck = resolve;
     });
@@ -185,7 +188,11 @@ export class WorkerProcess {
 
   #receive(message: WorkerMessage): void {
     if (message.type === 'event') {
-      this.#onEvent(message.event);
+      this.#says.event(message.event);
+      return;
+    }
+    if (message.type === 'unmounted') {
+      this.#says.unmounted();
       return;
     }
     if (message.type === 'failed') {

@@ -2,13 +2,15 @@
  * Messages between the parent (hastd) and the worker of one resource, over Node's IPC channel.
  * The parent spawns a worker with: stdio 3 = an open, not yet mounted /dev/fuse description
  * (absent with `frontend fuse-native`), the IPC channel, and one `start` message. A worker's
- * life has at most one mount: leaving primary ends it and the parent starts a new one.
+ * life has at most one mount: leaving primary ends it and the parent starts a new one. The
+ * successor of a primary's worker gets the description of the mount that is there already.
  */
 import type { ResourceConfig } from '../config/model.ts';
 import type { ErrorCode } from '../base/errors.ts';
 import type { Resolution, ResolveSide } from '../control/messages.ts';
 import type { ResourceEvent } from '../core/ports.ts';
 import type { ResourceStatus } from '../format/status.ts';
+import type { Negotiated } from '../fuse/session.ts';
 
 export interface StartMessage {
   type: 'start';
@@ -19,6 +21,8 @@ export interface StartMessage {
   mountPoint: string;
   /** Descriptor of /dev/fuse in the worker, or null with fuse-native. */
   fuseFd: number | null;
+  /** The worker before it died as primary, and the device is still there: see `resume`. */
+  resumes: boolean;
 }
 
 /** What an operator may ask of a worker beside the role. Paths are absolute. */
@@ -40,10 +44,16 @@ export type ParentMessage =
   /** Ask the core for the primary role. Answered by `promoted` or `refused` within `timeoutMs`. */
   | { type: 'promote'; force: boolean; timeoutMs: number }
   /**
-   * Start serving the volume: direct, the parent has mounted stdio 3 at the mount point before;
-   * fuse-native, the worker mounts by itself. Answered by `serving` or `failed`.
+   * Of a worker that was started with `resumes`: what came of it. Answered by `promoted` or
+   * `refused` when that is decided, which may take as long as the peer needs.
    */
-  | { type: 'serve' }
+  | { type: 'resume' }
+  /**
+   * Start serving the volume: direct, the parent has mounted stdio 3 at the mount point before;
+   * fuse-native, the worker mounts by itself. `takeOver`: what a dead worker had settled with the
+   * kernel, as it said in `serving`. Answered by `serving` or `failed`.
+   */
+  | { type: 'serve'; takeOver: Negotiated | null }
   /**
    * The device is gone: finish what is in flight, flush, tell the peer, write the metadata, and
    * exit 0. `force`: the device was in use; pending requests fail with EIO.
@@ -60,7 +70,10 @@ export type WorkerMessage =
   | { type: 'ready' }
   | { type: 'promoted' }
   | { type: 'refused'; code: ErrorCode; message: string; hint: string }
-  | { type: 'serving' }
+  /** null with fuse-native. */
+  | { type: 'serving'; negotiated: Negotiated | null }
+  /** The volume was unmounted, or its connection aborted, by somebody else than the parent. */
+  | { type: 'unmounted' }
   | { type: 'reloaded' }
   /** `resolution` of a `resolve`, else null. */
   | { type: 'ordered'; id: number; resolution: Resolution | null }

@@ -4,11 +4,13 @@
  */
 import type * as net from 'node:net';
 import { HastError, errorText } from '../base/errors.ts';
+import type { PromoteDone } from '../core/role-change.ts';
 import { withFields } from './log-fields.ts';
 import { createDirectFrontend } from '../fuse/direct-frontend.ts';
 import { UndoFileReader, UndoFileWriter } from '../disk/undo-file.ts';
 import type { Frontend } from '../fuse/frontend.ts';
 import { createNativeFrontend } from '../fuse/native-frontend.ts';
+import type { Negotiated } from '../fuse/session.ts';
 import { createLogger } from './logger.ts';
 import { Runner } from './runner.ts';
 import type { Order, ParentMessage, StartMessage, WorkerMessage } from './worker-protocol.ts';
@@ -21,6 +23,9 @@ let started: StartMessage | null = null;
 let runner: Runner | null = null;
 let frontend: Frontend | null = null;
 let stopping = false;
+/** Of a worker that succeeds a dead primary's: the answer, and whether the parent asked for it. */
+let resumed: WorkerMessage | null = null;
+let isResumeAsked = false;
 
 function send(message: WorkerMessage, then?: () => void): void {
   if (process.send === undefined || !process.connected) {
@@ -65,6 +70,7 @@ function start(message: StartMessage): void {
     log: withFields(log, () => ({ resource: name, role: runnerRole() })),
     onEvent: (event) => send({ type: 'event', event: event.kind }),
     undoFiles: { create: UndoFileWriter.create, open: UndoFileReader.open },
+    ...(message.resumes ? { onResumed } : {}),
   });
   runner.start((error) => {
     if (error === null) {
@@ -89,17 +95,33 @@ function runnerRole(): string {
   }
 }
 
-function serve(current: Runner, { resource, mountPoint, fuseFd }: StartMessage): void {
+function onResumed(refusal: Parameters<PromoteDone>[0]): void {
+  showRole();
+  resumed = promotionAnswer(refusal);
+  if (isResumeAsked) send(resumed);
+}
+
+function serve(
+  current: Runner, { resource, mountPoint, fuseFd, resumes }: StartMessage,
+  negotiated: Negotiated | null,
+): void {
+  const onUnlocked = (errno: number): void => {
+    log.warn({ errno }, 'the buffers can be swapped out: raise the limit of locked memory');
+  };
   const made = resource.frontend === 'direct' && fuseFd !== null
-    ? createDirectFrontend({ fuseFd, mountPoint })
+    ? createDirectFrontend({
+      fuseFd, mountPoint, onUnlocked, ...(resumes ? { takeOver: { negotiated } } : {}),
+    })
     : createNativeFrontend({ mountPoint });
   frontend = made;
   made.onEnd((error) => {
-    if (error !== null && !stopping) fail(error);
+    if (stopping) return;
+    if (error === null) send({ type: 'unmounted' });
+    else fail(error);
   });
   made.start(current.resource.volume, (error) => {
     if (error === null) {
-      send({ type: 'serving' });
+      send({ type: 'serving', negotiated: made.negotiated });
       return;
     }
     frontend = null;
@@ -134,9 +156,13 @@ function orphaned(): void {
 function promote(current: Runner, force: boolean, timeoutMs: number): void {
   current.resource.promote(force, timeoutMs, (refusal) => {
     showRole();
-    if (refusal === null) send({ type: 'promoted' });
-    else send({ type: 'refused', code: 'HAST_E_PROMOTE_REFUSED', ...refusal });
+    send(promotionAnswer(refusal));
   });
+}
+
+function promotionAnswer(refusal: Parameters<PromoteDone>[0]): WorkerMessage {
+  if (refusal === null) return { type: 'promoted' };
+  return { type: 'refused', code: 'HAST_E_PROMOTE_REFUSED', ...refusal };
 }
 
 function order(current: Runner, id: number, asked: Order): void {
@@ -170,7 +196,11 @@ function receive(message: ParentMessage, socket: net.Socket | undefined): void {
       if (socket !== undefined) runner.takePeer(message.preface, socket);
       return;
     case 'promote': promote(runner, message.force, message.timeoutMs); return;
-    case 'serve': serve(runner, started); return;
+    case 'resume':
+      isResumeAsked = true;
+      if (resumed !== null) send(resumed);
+      return;
+    case 'serve': serve(runner, started, message.takeOver); return;
     case 'reload':
       runner.reload(message.resource);
       send({ type: 'reloaded' });

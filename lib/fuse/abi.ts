@@ -65,7 +65,11 @@ export const FUSE_ASYNC_DIO = 1 << 15;
 export const FUSE_PARALLEL_DIROPS = 1 << 18;
 export const FUSE_MAX_PAGES = 1 << 22;
 export const FUSE_INIT_EXT = 1 << 30;
+/** Bit 39 of both: the kernel knows FUSE_NOTIFY_RESEND (Linux 6.9). */
 export const FUSE_HAS_RESEND_FLAGS2 = 1 << 7;
+
+/** The code of a message that is no reply: `unique` is 0, and this stands where `error` does. */
+export const FUSE_NOTIFY_RESEND = 7;
 
 export const FOPEN_DIRECT_IO = 1 << 0;
 export const FOPEN_PARALLEL_DIRECT_WRITES = 1 << 6;

@@ -6,9 +6,11 @@
  *   was withdrawn while being read) are tried again; EPERM says that nobody has mounted the
  *   description yet.
  * - write: ENOENT says that the request is gone; everybody who waited for it knows already.
+ * - resend: a kernel before 6.9 does not know the message (EINVAL).
  */
 import * as fs from 'node:fs';
 import { errnoName, HastError } from '../base/errors.ts';
+import { FUSE_NOTIFY_RESEND, fuseOutHeader } from './abi.ts';
 
 /** Results of `readRequest` that are not a length. */
 export const READ_AGAIN = -1;
@@ -56,6 +58,27 @@ export function writeReplyParts(fd: number, parts: readonly Buffer[]): boolean {
     return true;
   } catch (cause) {
     return refusedReply(cause);
+  }
+}
+
+/**
+ * Asks the kernel for every request again that was read and not answered: by a process that is
+ * dead. Before the first read: requests of living readers would come twice. Throws
+ * HAST_E_UNSUPPORTED where the kernel cannot do it, HAST_E_DEVICE where the connection is gone.
+ */
+export function requestResend(fd: number): void {
+  const message = Buffer.alloc(fuseOutHeader.size);
+  message.writeUInt32LE(message.length, fuseOutHeader.offset.len);
+  message.writeInt32LE(FUSE_NOTIFY_RESEND, fuseOutHeader.offset.error);
+  try {
+    fs.writeSync(fd, message);
+  } catch (cause) {
+    if (errnoName(cause) === 'EINVAL') {
+      throw new HastError('HAST_E_UNSUPPORTED', 'the kernel cannot send requests again', {
+        cause, hint: 'Linux 6.9 or later is needed',
+      });
+    }
+    throw new HastError('HAST_E_DEVICE', 'asking the kernel for requests again failed', { cause });
   }
 }
 

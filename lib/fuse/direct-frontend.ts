@@ -16,12 +16,12 @@ import { Worker } from 'node:worker_threads';
 import { assert } from '../base/assert.ts';
 import { HastError } from '../base/errors.ts';
 import { AppOp, type AppRequest, type Volume } from '../core/ports.ts';
-import { writeReply, writeReplyParts } from './device.ts';
+import { requestResend, writeReply, writeReplyParts } from './device.ts';
 import { EIO, replyErrno } from './errno.ts';
 import type { Frontend, FrontendStats } from './frontend.ts';
 import type { IoThreadData, IoThreadMessage } from './io-thread.ts';
 import { prepareMemory } from './memory.ts';
-import { WAKE_PREFIX } from './session.ts';
+import { TRANSFER_SIZE_MAX, WAKE_PREFIX, type Negotiated } from './session.ts';
 import {
   createSharedSlots, PAYLOAD_AT, READ_REPLY_AT, REQUEST_HEAD_SIZE, SLOT_SIZE, SlotMemory,
   SlotPool, SlotRing, StopMode, type SharedSlots,
@@ -35,6 +35,13 @@ export interface DirectFrontendOptions {
   readers?: number;
   /** Requests in flight at most. Default 64. */
   slots?: number;
+  /**
+   * The process that served the mounted description is dead: what it had read and not answered is
+   * asked for again. What it had settled with the kernel; null where it did not come so far.
+   */
+  takeOver?: { negotiated: Negotiated | null };
+  /** Told once where buffers can be swapped out: the errno of mlock. */
+  onUnlocked?: (errno: number) => void;
 }
 
 const SLOTS_DEFAULT = 64;
@@ -180,7 +187,10 @@ class DirectFrontend implements Frontend, SlotOwner {
   readonly fuseFd: number;
   readonly memory: SlotMemory;
   readonly stats: FrontendStats;
+  negotiated: Negotiated | null;
+  readonly #isSuccessor: boolean;
   readonly #mountPoint: string;
+  #onUnlocked: ((errno: number) => void) | undefined;
   readonly #shared: SharedSlots;
   readonly #pool: SlotPool;
   readonly #rings: SlotRing[] = [];
@@ -200,6 +210,9 @@ class DirectFrontend implements Frontend, SlotOwner {
 
   constructor(options: DirectFrontendOptions) {
     this.fuseFd = options.fuseFd;
+    this.#isSuccessor = options.takeOver !== undefined;
+    this.#onUnlocked = options.onUnlocked;
+    this.negotiated = options.takeOver?.negotiated ?? null;
     this.#mountPoint = options.mountPoint;
     const inUse = options.slots ?? SLOTS_DEFAULT;
     this.#shared = createSharedSlots(2 * inUse, options.readers ?? 1);
@@ -231,8 +244,13 @@ class DirectFrontend implements Frontend, SlotOwner {
   start(volume: Volume, ready: (error: Error | null) => void): void {
     assert(this.#volume === null, 'the front end was started twice');
     this.#volume = volume;
+    const refusal = this.#takeOver();
+    if (refusal !== null) {
+      setImmediate(ready, refusal);
+      return;
+    }
     this.#ready = ready;
-    prepareMemory(this.#shared.memory, SLOT_SIZE, this.#requests.length);
+    prepareMemory(this.#shared.memory);
     for (let reader = 0; reader < this.#shared.readers; reader++) this.#startReader(reader);
   }
 
@@ -284,6 +302,20 @@ class DirectFrontend implements Frontend, SlotOwner {
     this.#end(error instanceof Error ? error : new Error(String(error)));
   }
 
+  /** Why the connection cannot be taken over, or null: also where it is this process's own. */
+  #takeOver(): Error | null {
+    if (!this.#isSuccessor) return null;
+    if (this.negotiated !== null && this.negotiated.maxWrite > TRANSFER_SIZE_MAX) {
+      return new HastError('HAST_E_UNSUPPORTED', 'the requests of this mount are too large');
+    }
+    try {
+      requestResend(this.fuseFd);
+      return null;
+    } catch (error) {
+      return error as Error;
+    }
+  }
+
   #startReader(reader: number): void {
     const data: IoThreadData = {
       hastIoThread: true,
@@ -291,6 +323,7 @@ class DirectFrontend implements Frontend, SlotOwner {
       reader,
       volumeSize: this.volume.size,
       shared: this.#shared,
+      negotiated: this.negotiated,
     };
     this.#rings.push(new SlotRing(this.#shared, reader));
     const worker = new Worker(new URL('./io-thread.js', import.meta.url), { workerData: data });
@@ -313,8 +346,12 @@ class DirectFrontend implements Frontend, SlotOwner {
     if (message.type === 'work') {
       this.#drain();
     } else if (message.type === 'ready') {
+      this.negotiated = message.negotiated;
       this.#ready?.(null);
       this.#ready = null;
+    } else if (message.type === 'unlocked') {
+      this.#onUnlocked?.(message.errno);
+      this.#onUnlocked = undefined;
     } else if (message.error !== null) {
       const options = message.errno === undefined ? {} : { errno: message.errno };
       this.failed(new HastError('HAST_E_DEVICE', message.error, options));

@@ -4,6 +4,7 @@
  * one to use; `fuse-native` goes through libfuse 2 and can do less.
  */
 import type { Volume } from '../core/ports.ts';
+import type { Negotiated } from './session.ts';
 
 export interface FrontendStats {
   /** Requests lent to the volume. */
@@ -34,4 +35,6 @@ export interface Frontend {
    */
   stop(done: (ended: boolean) => void, fail?: boolean): void;
   readonly stats: FrontendStats;
+  /** What was settled with the kernel, once ready; null with fuse-native, which cannot tell. */
+  readonly negotiated: Negotiated | null;
 }

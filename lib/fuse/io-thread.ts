@@ -7,11 +7,10 @@
  *   and `ls` while every request of the volume stalls.
  * - It ends in one of three ways, each told by an `end` message: unmounted, stopped (it answered
  *   a wake request while stopping), or an error. Whatever it throws is an error.
- * - Memory is written once before the kernel reads into it: a page fault there while the
- *   process is being killed ends the request with EIO instead of leaving it to the next
- *   process (Linux fs/fuse/dev.c, fuse_copy_fill). To keep the resident size small only the
- *   first 64 KiB of each slot are touched at start, the rest of a slot before its next use
- *   once a larger request has been seen.
+ * - A slot is made resident, whole, before the kernel reads into it for the first time: a page
+ *   fault there while the process is being killed ends the request with EIO instead of leaving
+ *   it to the next process (Linux fs/fuse/dev.c, fuse_copy_fill). Slots are taken lowest first,
+ *   so the resident size follows the depth of the queue.
  */
 import * as os from 'node:os';
 import { parentPort, workerData } from 'node:worker_threads';
@@ -20,8 +19,8 @@ import { errorText, HastError } from '../base/errors.ts';
 import { copyUnique } from './decode.ts';
 import { READ_NOT_MOUNTED_YET, READ_UNMOUNTED, readRequest, writeReply } from './device.ts';
 import { EIO } from './errno.ts';
-import { touch, TOUCHED_AT_START } from './memory.ts';
-import { Outcome, Session } from './session.ts';
+import { makeResident } from './memory.ts';
+import { Outcome, Session, type Negotiated } from './session.ts';
 import {
   REQUEST_AT, REQUEST_SIZE_MAX, SLOT_SIZE, SlotMemory, SlotPool, SlotRing, StopMode,
   type SharedSlots,
@@ -33,13 +32,17 @@ export interface IoThreadData {
   reader: number;
   volumeSize: number;
   shared: SharedSlots;
+  /** What a former process settled with the kernel; null where INIT is still to come. */
+  negotiated: Negotiated | null;
 }
 
 /** To the engine. `work` carries nothing: the rings do. */
 export type IoThreadMessage =
   | { type: 'work' }
   /** INIT was answered: the file can be used. */
-  | { type: 'ready' }
+  | { type: 'ready'; negotiated: Negotiated }
+  /** Buffers cannot be kept in memory; said once. */
+  | { type: 'unlocked'; errno: number }
   | { type: 'end'; error: string | null; errno: string | undefined };
 
 /** A lost wake-up would cost this much, not the request. */
@@ -57,9 +60,9 @@ class Reader {
   readonly #pool: SlotPool;
   readonly #ring: SlotRing;
   readonly #send: (message: IoThreadMessage) => void;
-  /** Slots of which every page has been written to, indexed by slot. */
-  readonly #touched: Uint8Array;
-  #largeSeen = false;
+  /** 1 for slots of which every page is resident, indexed by slot. */
+  readonly #resident: Uint8Array;
+  #unlockedSent = false;
   #readySent = false;
   #notMountedMs = 0;
 
@@ -68,15 +71,17 @@ class Reader {
     this.#fd = data.fuseFd;
     this.#extraSlot = shared.slots + data.reader;
     this.#session = new Session(data.volumeSize);
+    this.#session.negotiated = data.negotiated;
     this.#memory = new SlotMemory(shared);
     this.#pool = new SlotPool(shared);
     this.#ring = new SlotRing(shared, data.reader);
     this.#send = send;
-    this.#touched = new Uint8Array(shared.slots + shared.readers);
+    this.#resident = new Uint8Array(shared.slots + shared.readers);
   }
 
   /** Returns when unmounted or stopped. */
   run(): void {
+    this.#sayReady();
     let slot = -1;
     for (;;) {
       if (slot < 0) slot = this.#takeSlot();
@@ -88,7 +93,6 @@ class Reader {
         this.#waitForMount();
       }
       if (length < 0) continue;
-      if (length > TOUCHED_AT_START) this.#largeSeen = true;
       if (this.#handle(slot, at, length)) slot = -1;
       if (this.#session.wake && this.#pool.stopMode !== StopMode.none) return;
     }
@@ -97,11 +101,24 @@ class Reader {
   #takeSlot(): number {
     const taken = this.#pool.take(SLOT_WAIT_MS);
     const slot = taken < 0 ? this.#extraSlot : taken;
-    if (this.#largeSeen && this.#touched[slot] === 0) {
-      touch(this.#memory.bytes, slot * SLOT_SIZE + TOUCHED_AT_START, SLOT_SIZE - TOUCHED_AT_START);
-      this.#touched[slot] = 1;
-    }
+    if (this.#resident[slot] === 0) this.#makeResident(slot);
     return slot;
+  }
+
+  #makeResident(slot: number): void {
+    const at = slot * SLOT_SIZE;
+    const errno = makeResident(this.#memory.bytes.subarray(at, at + SLOT_SIZE));
+    this.#resident[slot] = 1;
+    if (errno === 0 || this.#unlockedSent) return;
+    this.#unlockedSent = true;
+    this.#send({ type: 'unlocked', errno });
+  }
+
+  #sayReady(): void {
+    const { negotiated } = this.#session;
+    if (this.#readySent || negotiated === null) return;
+    this.#readySent = true;
+    this.#send({ type: 'ready', negotiated });
   }
 
   /** True when the slot went to the engine. */
@@ -117,10 +134,7 @@ class Reader {
       session.fail(EIO);
     }
     writeReply(this.#fd, session.reply, 0, session.replySize);
-    if (!this.#readySent && session.initialized) {
-      this.#readySent = true;
-      this.#send({ type: 'ready' });
-    }
+    this.#sayReady();
     if (session.refusal !== null) throw new HastError('HAST_E_UNSUPPORTED', session.refusal);
     return false;
   }

@@ -4,8 +4,6 @@
 import * as libc from '../base/libc.ts';
 
 const PAGE_SIZE = 4096;
-/** Of each block: enough for most requests; 64 blocks cost 4 MiB. */
-export const TOUCHED_AT_START = 64 * 1024;
 
 /** The global that TypeScript knows only with the types of a browser. */
 declare const WebAssembly: {
@@ -24,25 +22,25 @@ export function alignedMemory(size: number): SharedArrayBuffer {
   return new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true }).buffer;
 }
 
-/** Makes the pages of a range resident that nobody uses now: zeroes a byte of each. */
-export function touch(bytes: Buffer, at: number, size: number): void {
-  for (let page = at; page < at + size; page += PAGE_SIZE) bytes[page] = 0;
-}
-
 /**
- * Prepares memory that is used in blocks of `blockSize` bytes: only the start of each becomes
- * resident. No huge pages, or 2 MiB of each block would be; not inherited by fork, which would
- * make every page copy-on-write and the next transfer into it a fault. mlock is limited by
- * RLIMIT_MEMLOCK and only a help against swap. Each of these may fail.
+ * Prepares memory before any of it is used; nothing becomes resident. No huge pages, or a block
+ * would cost more than its size; not inherited by fork, which would make every page copy-on-write
+ * and the next transfer into it a fault. Both may fail.
  */
-export function prepareMemory(memory: SharedArrayBuffer, blockSize: number, blocks: number): void {
+export function prepareMemory(memory: SharedArrayBuffer): void {
   const bytes = Buffer.from(memory);
   libc.madvise(bytes, libc.MADV_NOHUGEPAGE);
   libc.madvise(bytes, libc.MADV_DONTFORK);
-  const size = Math.min(blockSize, TOUCHED_AT_START);
-  for (let block = 0; block < blocks; block++) {
-    const start = bytes.subarray(block * blockSize, block * blockSize + size);
-    if (libc.madvise(start, libc.MADV_POPULATE_WRITE) !== 0) touch(start, 0, size);
-    libc.mlock(start);
+}
+
+/**
+ * Makes a page-aligned range resident that nobody uses now, and keeps it so: every page is there
+ * and written to when this returns. The errno of mlock, 0 where the range cannot be swapped out:
+ * RLIMIT_MEMLOCK may refuse it.
+ */
+export function makeResident(range: Buffer): number {
+  if (libc.madvise(range, libc.MADV_POPULATE_WRITE) !== 0) {
+    for (let page = 0; page < range.length; page += PAGE_SIZE) range[page] = 0;
   }
+  return libc.mlock(range);
 }

@@ -182,6 +182,7 @@ interface Work {
 
 class NativeFrontend implements Frontend, RequestOwner {
   readonly stats: FrontendStats = { inFlight: 0, idle: SLOTS };
+  readonly negotiated = null;
   readonly #mountPoint: string;
   readonly #requests: NativeRequest[] = [];
   readonly #free: NativeRequest[] = [];

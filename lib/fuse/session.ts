@@ -1,6 +1,6 @@
 /**
  * What this file server says to each request of the kernel, as a table: one small function per
- * opcode. It does no I/O and has no state but its reply buffer and `initialized`.
+ * opcode. It does no I/O and has no state but its reply buffer and what INIT settled.
  *
  * The file system: node 1 is the root directory, node 2 its one file `volume`. Node ids and
  * file handles are constants, so a process that takes over a mounted file system (the kernel
@@ -35,6 +35,25 @@ const CONGESTION_THRESHOLD = 192;
 const WANTED_FLAGS = abi.FUSE_ASYNC_READ | abi.FUSE_BIG_WRITES | abi.FUSE_ASYNC_DIO |
   abi.FUSE_PARALLEL_DIROPS | abi.FUSE_MAX_PAGES | abi.FUSE_INIT_EXT;
 
+/**
+ * What INIT settled for the life of a mount. The kernel asks once: a process that takes the mount
+ * over is told by the one that answered.
+ */
+export interface Negotiated {
+  /** Of the kernel's protocol. */
+  minor: number;
+  /** As answered. */
+  flags: number;
+  flags2: number;
+  /** Bytes that one WRITE carries at most. */
+  maxWrite: number;
+}
+
+/** The kernel sends the requests of a dead server again: Linux 6.9 and later. */
+export function canResend({ flags2 }: Negotiated): boolean {
+  return (flags2 & abi.FUSE_HAS_RESEND_FLAGS2) !== 0;
+}
+
 export const Outcome = { reply: 0, silence: 1, work: 2 } as const;
 export type Outcome = (typeof Outcome)[keyof typeof Outcome];
 
@@ -67,8 +86,8 @@ export class Session {
   readonly reply = Buffer.alloc(encode.REPLY_SIZE_MAX);
   replySize = 0;
   readonly work: Work = { op: AppOp.read, offset: 0, length: 0 };
-  /** INIT was answered with success. */
-  initialized = false;
+  /** INIT was answered with success: by this process, or by one before it. */
+  negotiated: Negotiated | null = null;
   /** Why INIT was refused, as a sentence; the mount is useless then. */
   refusal: string | null = null;
   /** The request just handled was a LOOKUP of a wake name. */
@@ -133,19 +152,21 @@ function init(session: Session, query: Query): Outcome {
     session.refusal = `the kernel speaks FUSE ${kernel.major}.${kernel.minor}, ${least} is needed`;
     return session.fail(EPROTO);
   }
-  session.initialized = true;
+  const flags = (WANTED_FLAGS & kernel.flags) >>> 0;
+  const flags2 = abi.FUSE_HAS_RESEND_FLAGS2 & kernel.flags2;
+  session.negotiated = { minor: kernel.minor, flags, flags2, maxWrite: TRANSFER_SIZE_MAX };
   return session.succeed(encode.encodeInit(session.reply, {
     major: abi.FUSE_KERNEL_VERSION,
     minor: abi.FUSE_KERNEL_MINOR_VERSION,
     max_readahead: kernel.maxReadahead,
-    flags: (WANTED_FLAGS & kernel.flags) >>> 0,
+    flags,
     max_background: BACKGROUND_MAX,
     congestion_threshold: CONGESTION_THRESHOLD,
     max_write: TRANSFER_SIZE_MAX,
     time_gran: 1,
     max_pages: TRANSFER_SIZE_MAX / 4096,
     map_alignment: 0,
-    flags2: abi.FUSE_HAS_RESEND_FLAGS2 & kernel.flags2,
+    flags2,
   }));
 }
 

@@ -42,6 +42,25 @@ function promote({ force }: Extract<ParentMessage, { type: 'promote' }>): void {
   say({ type: 'promoted' });
 }
 
+/** Says what it was given: the first one settles with the kernel, the next is told. */
+function serve({ takeOver }: Extract<ParentMessage, { type: 'serve' }>): void {
+  if (misbehaves('fail-serve')) return fail('HAST_E_IO');
+  if (takeOver !== null && misbehaves('die-take-over')) process.exit(6);
+  const flags2 = misbehaves('old-kernel') ? 0 : 1 << 7;
+  const settled = { minor: 45, flags: 1, flags2, maxWrite: 4096 };
+  say({ type: 'serving', negotiated: resource?.frontend === 'direct' ? settled : null });
+}
+
+function resume(): void {
+  if (misbehaves('hang-resume')) return;
+  if (misbehaves('die-resume')) process.exit(7);
+  if (misbehaves('refuse-resume')) {
+    const message = 'the peer was promoted meanwhile';
+    return say({ type: 'refused', code: 'HAST_E_PROMOTE_REFUSED', message, hint: '' });
+  }
+  say({ type: 'promoted' });
+}
+
 function status(): void {
   if (resource === undefined || misbehaves('mute')) return;
   const idle = idleStatus(resource, '', 'secondary', JSON.stringify(seen));
@@ -76,13 +95,15 @@ function peer(socket: net.Socket): void {
 }
 
 function receive(message: ParentMessage, handle: unknown): void {
-  const more = message.type === 'start' ? `:${message.fuseFd}`
+  const more = message.type === 'start' ? `:${message.fuseFd}${message.resumes ? ':resumes' : ''}`
+    : message.type === 'serve' && message.takeOver !== null ? `:${message.takeOver.maxWrite}`
     : message.type === 'order' ? `:${message.order.kind}` : '';
   if (message.type !== 'status') seen.push(`${message.type}${more}`);
   switch (message.type) {
     case 'start': return start(message);
     case 'promote': return promote(message);
-    case 'serve': return misbehaves('fail-serve') ? fail('HAST_E_IO') : say({ type: 'serving' });
+    case 'resume': return resume();
+    case 'serve': return serve(message);
     case 'status': return status();
     case 'order': return order(message);
     case 'peer': return peer(handle as net.Socket);
@@ -102,4 +123,6 @@ process.on('disconnect', () => process.exit(0));
 process.on('SIGUSR1', () => say({ type: 'event', event: 'connect' }));
 process.on('SIGALRM', () => say({ type: 'event', event: 'split-brain' }));
 process.on('SIGUSR2', () => fail('HAST_E_CORRUPT'));
+process.on('SIGTTIN', () => say({ type: 'event', event: 'detach' }));
+process.on('SIGWINCH', () => say({ type: 'unmounted' }));
 setTimeout(() => process.exit(9), 60_000).unref();

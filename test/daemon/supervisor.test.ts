@@ -282,8 +282,8 @@ it('worker of a secondary: not started, the command fails and the role stays', a
   test.same([kernel.left, ran], [[], []]);
 });
 
-it('worker of a primary: ended, the device goes and the role is init', async (test) => {
-  const { supervisor, kernel, ran, link, lines, workerPid } = world(test);
+it('worker of a primary: not to be replaced, the device goes, role init', async (test) => {
+  const { supervisor, kernel, ran, link, lines, workerPid } = world(test, { local: 'old-kernel' });
   await supervisor.changeRole('primary', false);
   kernel.calls.length = 0;
   process.kill(await workerPid(), 'SIGKILL');
@@ -295,6 +295,8 @@ it('worker of a primary: ended, the device goes and the role is init', async (te
   test.equal(ran[1], 'role shared primary init');
   test.ok(lines.some((line) => line.startsWith('error') && line.includes('hastctl role primary')));
   test.match(await supervisor.status(), { status: 'init', detail: /SIGKILL/ });
+  test.equal(lines.filter((line) => line.includes('cannot be replaced')).length, 2,
+    'said at the promotion, and when it happened');
 });
 
 it('worker events run hooks; fuse-native gets no descriptor', async (test) => {

@@ -36,6 +36,9 @@ export const testTiming: Timing = {
   backoffMsMin: 50,
   backoffMsMax: 200,
   stableMs: 60_000,
+  reviveMsMin: 50,
+  reviveMsMax: 200,
+  reviveStableMs: 60_000,
 };
 
 /** Counts what exists, records what was asked, and fails or hangs where a test says so. */

@@ -118,8 +118,8 @@ class KillRun {
     } else {
       await killPart(side === 'primary' ? primary : secondary, part as Part, workers[side]);
     }
-    if (side === 'secondary') {
-      await this.#secondaryReturns(part as Part);
+    if (side === 'secondary' || victim === 'primary worker') {
+      if (side === 'secondary') await this.#secondaryReturns(part as Part);
       const { error } = await load.ended();
       if (error !== null) throw new Error(`the application saw an error: ${error}`);
       return await this.#load.check(primary);
@@ -139,13 +139,8 @@ class KillRun {
 
   async #primaryReturns(victim: Victim): Promise<void> {
     const [primary, secondary] = [this.#primary, this.#secondary];
-    if (victim === 'primary worker') {
-      await primary.untilStatus('the end of its role', ({ role }) => role === 'init');
-      await primary.unmount();
-    } else {
-      await primary.clearRemains();
-      await primary.start();
-    }
+    await primary.clearRemains();
+    await primary.start();
     if (victim === 'both nodes') {
       await secondary.start();
       await secondary.control('role', 'secondary', resourceName);

@@ -1,0 +1,196 @@
+/**
+ * Goal: a primary's worker that is killed is replaced under a mounted file system, and nobody above
+ * notices more than a pause.
+ * Method: fio writes and verifies on ext4, all the time; the worker is killed about once a second,
+ * now and then its successor before it serves. HAST_KILLS=n kills (15 by default).
+ */
+import * as fs from 'node:fs';
+import * as path from 'node:path';
+import t, { type Test } from 'tap';
+import { MiB, resourceName, type Lab } from '../../cli/lab.ts';
+import type { LabNode } from '../../cli/lab-node.ts';
+import { run, sleep, until } from '../../cli/lab-run.ts';
+import { checkFilesystem, killPart } from '../fixtures/e2e-kill.ts';
+import { checksums, makeFilesystem, pairTest, writeFile } from '../fixtures/e2e-lab.ts';
+
+const kills = Number(process.env['HAST_KILLS'] ?? 15);
+const timeout = 3;
+const serves = /a new worker serves the device/;
+
+/** Runs of fio until the file `$2` is there; the first error of one ends it. */
+const load = `
+while [ ! -e "$2" ]; do
+  fio --name=load --filename="$1/load" --rw=randwrite --size=24M --bsrange=4k-64k --iodepth=16 \
+    --direct=1 --ioengine=libaio --verify=crc32c --verify_fatal=1 --verify_state_save=0 \
+    --fsync=64 --minimal || exit 1
+  echo "run done" >&2
+done`;
+
+const linesOf = (node: LabNode, what: RegExp): string[] =>
+  node.log().split('\n').filter((line) => what.test(line));
+
+/** What the kernel says of the device since the line number `from`; null where it tells nothing. */
+async function kernelErrors(device: string, from: number): Promise<string[] | null> {
+  const { code, stdout } = await run(['dmesg']).catch(() => ({ code: 1, stdout: '' }));
+  if (code !== 0) return null;
+  return stdout.split('\n').slice(from).filter((line) =>
+    line.includes(device) && /error|abort|read-only|remount/i.test(line));
+}
+
+const kernelLines = async (): Promise<number> => {
+  const { stdout } = await run(['dmesg']).catch(() => ({ stdout: '' }));
+  return stdout.split('\n').length - 1;
+};
+
+/** Kills the worker that is there now, whatever it does; its successor serves at the end. */
+async function killOnce(node: LabNode, twice: boolean): Promise<void> {
+  const before = linesOf(node, serves).length;
+  for (let round = 0; round < (twice ? 2 : 1); round++) {
+    const pid = await until('a worker', 20_000, async () =>
+      (await node.status()).worker ?? undefined);
+    await killPart(node, 'worker', pid);
+  }
+  await until('a worker that serves', 30_000, () =>
+    linesOf(node, serves).length > before ? true : undefined);
+}
+
+async function killed(inner: Test, lab: Lab): Promise<void> {
+  const { h1, h2 } = lab;
+  await lab.bringUp();
+  await makeFilesystem(h1);
+  await h1.mount('-o', 'noatime');
+  await lab.settle();
+  const loop = path.basename(fs.readlinkSync(h1.device));
+  const from = await kernelLines();
+  const stop = path.join(lab.directory, 'stop');
+  const running = h1.run(['sh', '-c', load, 'sh', h1.mountPoint, stop], 150_000);
+  running.catch(() => undefined);
+  await sleep(1000);
+  for (let kill = 1; kill <= kills; kill++) {
+    await killOnce(h1, kill % 5 === 0);
+    inner.match(await h1.status(), { role: 'primary' });
+    await sleep(300 + (kill * 397) % 800);
+  }
+  fs.writeFileSync(stop, '');
+  const { code, stdout, stderr } = await running;
+  inner.equal(code, 0, 'fio saw no error, and what it read was what it wrote');
+  if (code !== 0) inner.comment(stdout, stderr);
+  const errors = await kernelErrors(loop, from);
+  if (errors === null) inner.comment('NOT TESTED: the kernel log cannot be read');
+  else inner.same(errors, [], 'the kernel log has no I/O error');
+  const pauses = linesOf(h1, serves).map((line) => Number(/"pauseMs":(\d+)/.exec(line)?.[1]));
+  const runs = stderr.split('\n').filter((line) => line === 'run done').length;
+  inner.comment(`${kills} kills, ${pauses.length} workers served, ${runs} runs of fio; pause ` +
+    `${Math.min(...pauses)} to ${Math.max(...pauses)} ms`);
+  await h1.unmount();
+  await lab.settle();
+  await checkFilesystem(h1);
+  await inner.resolves(lab.compare(), 'the copies are equal');
+  inner.equal((await h2.status()).role, 'secondary');
+  await h1.control('role', 'secondary', resourceName);
+  await lab.settle();
+}
+
+/** The peer is gone, then promoted, while the worker is dead: each ends in a known state. */
+async function withoutPeer(inner: Test, lab: Lab): Promise<void> {
+  const { h1, h2 } = lab;
+  await lab.bringUp();
+  await makeFilesystem(h1);
+  await h1.mount('-o', 'noatime');
+  await writeFile(h1, 'file', '2M');
+  const sums = await checksums(h1);
+
+  inner.comment('the peer is dead too: it goes on alone, after some attempts');
+  await lab.settle();
+  await h2.kill();
+  await killOnce(h1, false);
+  await writeFile(h1, 'more', '1M');
+  inner.match(await h1.status(), { role: 'primary', status: 'degraded' });
+
+  inner.comment('the peer comes back');
+  await h2.start();
+  await h2.control('role', 'secondary', resourceName);
+  await lab.settle();
+
+  inner.comment('the device is given up by force while the worker is dead');
+  await h2.control('role', 'init', resourceName);
+  await h1.untilStatus('the loss', ({ connection }) => connection !== 'connected');
+  const { worker } = await h1.status();
+  await killPart(h1, 'worker', worker);
+  await h1.untilStatus('the wait', ({ role }) => role === 'primary');
+  await h1.control('role', 'secondary', '--force', resourceName);
+  inner.match(await h1.status(), { role: 'secondary' });
+  await h1.unmount();
+  await h2.control('role', 'secondary', resourceName);
+  await lab.settle();
+  await h1.control('role', 'primary', resourceName);
+  await h1.mount('-o', 'noatime');
+  inner.match(await checksums(h1), sums.split('\n')[0] ?? '');
+
+  inner.comment('unmounted by hand: the role is init');
+  await h1.unmount();
+  await h1.succeed(['losetup', '-d', fs.readlinkSync(h1.device)]);
+  await h1.succeed(['umount', path.join(h1.rundir, resourceName)]);
+  const { detail } = await h1.untilStatus('init', ({ role }) => role === 'init');
+  inner.match(detail, /unmounted, or its connection aborted/);
+}
+
+/** A read that bypasses the caches, under way when this returns. */
+async function reading(node: LabNode): Promise<{ code: Promise<number> }> {
+  const result = node.run(['dd', `if=${node.device}`, 'of=/dev/null', 'bs=1M', 'count=4',
+    'iflag=direct', 'status=none'], 60_000).then(({ code }) => code);
+  result.catch(() => undefined);
+  await sleep(300);
+  return { code: result };
+}
+
+/** Nobody can know yet whether it may go on: requests wait, and every way out of it works. */
+async function waits(inner: Test, lab: Lab): Promise<void> {
+  const { h1, h2 } = lab;
+  await lab.bringUp();
+  const kill = async (): Promise<void> => {
+    await h2.control('role', 'init', resourceName);
+    await h1.untilStatus('the loss', ({ connection }) => connection !== 'connected');
+    await killPart(h1, 'worker', (await h1.status()).worker);
+    const { role, detail } = await h1.untilStatus('the wait', (now) => /alive/.test(now.detail));
+    inner.equal(role, 'primary');
+    inner.match(detail, /requests wait: .*hastctl role secondary --force/);
+  };
+  inner.comment('the peer comes back');
+  await kill();
+  const first = await reading(h1);
+  inner.not((await h1.hastctl('role', 'init', resourceName)).code, 0, 'the device is in use');
+  await h2.control('role', 'secondary', resourceName);
+  inner.equal(await first.code, 0, 'what waited is answered');
+  await lab.settle();
+
+  inner.comment('the connection of the mount is aborted');
+  await kill();
+  const second = await reading(h1);
+  const volume = path.join(h1.rundir, resourceName);
+  await h1.run(['umount', '-i', '-f', volume]);
+  inner.not(await second.code, 0, 'its user gets an error');
+  await h2.control('role', 'secondary', resourceName);
+  await h1.untilStatus('init', ({ role }) => role === 'init');
+
+  inner.comment('aborted while a worker serves');
+  await h1.control('role', 'primary', resourceName);
+  await lab.settle();
+  await h1.run(['umount', '-i', '-f', volume]);
+  const { detail } = await h1.untilStatus('init', ({ role }) => role === 'init');
+  inner.match(detail, /unmounted, or its connection aborted/);
+  await h1.control('role', 'primary', resourceName);
+  await lab.settle();
+  await kill();
+  await h1.control('role', 'init', resourceName);
+  inner.match(await h1.status(), { role: 'init', worker: null }, 'unused, it needs no force');
+}
+
+t.setTimeout(290_000);
+await pairTest(t, `lifecycle: the primary's worker is killed ${kills} times under load`, {
+  needs: ['fio', 'e2fsck'], timeout, sizes: [96 * MiB, 96 * MiB],
+  boundMs: 120_000 + Math.max(0, kills - 15) * 6000,
+}, killed);
+await pairTest(t, 'lifecycle: the worker is killed while the peer is not there', { timeout },
+  withoutPeer);
+await pairTest(t, 'lifecycle: nobody can know whether it may go on', { timeout }, waits);
