@@ -134,7 +134,7 @@ const resumeWaitHint = 'hastctl role secondary --force NAME ends what waits, wit
 
 /**
  * May a primary whose worker died go on with a new one? The device is still there, and so is what
- * its users know: they must never see the data of another primary. docs/decisions/011 has the
+ * its users know: they must never see the data of another primary. docs/decisions/013 has the
  * reasons. The first row that matches decides.
  */
 export const resumeTable: readonly ResumeRow[] = [
