@@ -1,7 +1,7 @@
 /**
  * A primary's worker that dies is replaced under its mounted volume: link, loop device, mount and
  * the parent's /dev/fuse description stay, the kernel keeps what was asked, and the next worker
- * gets all of it again. docs/lifecycle.md describes it, docs/decisions/011 says why it may.
+ * gets all of it again. docs/lifecycle.md describes it, docs/decisions/013 says why it may.
  *
  * Invariants:
  * - no worker is started before the dead one has left the kernel and its writes were flushed;
