@@ -30,14 +30,9 @@ export class PeerMarks {
     this.#executed.clearTouched(offset, length);
   }
 
-  merge(map: BlockMap): void {
-    this.stale.merge(map);
-    this.#executed.subtract(map);
-  }
-
   /** The `bits` of a region (null: all of it). */
   mergeRegion(region: number, bits: Uint8Array | null): void {
-    // Few come this way, and a process that is asked for its map is asked after this.
+    // The whole region: a little more is copied, and a secondary's map rarely names any.
     this.#executed.clearRegion(region);
     if (bits === null) this.stale.setFull(region);
     else this.stale.mergeBits(region, bits);
