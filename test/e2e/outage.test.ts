@@ -64,7 +64,7 @@ async function outage(inner: Test, lab: Lab, how: 'link' | 'drop'): Promise<void
   inner.equal(status, 'degraded');
   inner.type(disconnectedSince, 'number');
   inner.ok(dirtyBytes > 0, 'what the peer lacks is known');
-  inner.ok(dirtyBytes < mediaSize / 4, `and is little: ${dirtyBytes} of ${mediaSize} bytes`);
+  inner.ok(dirtyBytes < mediaSize / 3, `and is little: ${dirtyBytes} of ${mediaSize} bytes`);
   await lab.heal();
   await inner.resolves(writing, 'fio saw no error, and read what it wrote');
   await lab.settle();
@@ -109,15 +109,29 @@ async function copiesLittle(inner: Test, lab: Lab): Promise<void> {
   await inner.resolves(lab.compare(), 'the copies are equal');
 }
 
-/** Marked still when contact breaks, and there already: the same process of the peer has it. */
-async function copiesNothingTwice(inner: Test, lab: Lab): Promise<void> {
+/**
+ * Writes, and cuts the link: the bytes marked then. A checkpoint clears what both copies hold, and
+ * comes at most 2 s after a write: a busy machine may meet it before the cut.
+ */
+async function breakWhileMarked(lab: Lab): Promise<number> {
   const { h1 } = lab;
   await lab.unmark();
   await writeFile(h1, 'just before', '30M');
   await lab.cut('drop');
   await h1.untilStatus('the loss', ({ status }) => status === 'degraded');
-  const { dirtyBytes } = await h1.status();
-  inner.ok(dirtyBytes >= 30 * MiB, `${dirtyBytes} bytes are marked`);
+  return (await h1.status()).dirtyBytes;
+}
+
+/** Marked still when contact breaks, and there already: the same process of the peer has it. */
+async function copiesNothingTwice(inner: Test, lab: Lab): Promise<void> {
+  const { h1 } = lab;
+  const attempts = 6;
+  let marked = await breakWhileMarked(lab);
+  for (let attempt = 1; attempt < attempts && marked < 30 * MiB; attempt += 1) {
+    await lab.heal();
+    marked = await breakWhileMarked(lab);
+  }
+  inner.ok(marked >= 30 * MiB, `${marked} bytes are marked`);
   await writeFile(h1, 'meanwhile', '2M');
   const before = await sentBytes(lab, h1);
   await lab.heal();
