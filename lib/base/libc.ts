@@ -23,6 +23,18 @@ const LOCK_UN = 8;
 /** _IOR(0x12, 114, size_t) where size_t has 8 bytes and reading is 2 (x86, arm, riscv). */
 const BLKGETSIZE64 = 0x8008_1272;
 const PR_SET_IO_FLUSHER = 57;
+/** Yama's: who besides ancestors may take descriptors of this process: all with its rights. */
+const PR_SET_PTRACER = 0x5961_6d61;
+const PR_SET_PTRACER_ANY = -1;
+/** Numbers of system calls since the tables were unified (asm-generic/unistd.h, x86 as well). */
+const SYS_pidfd_send_signal = 424;
+const SYS_pidfd_open = 434;
+const SYS_pidfd_getfd = 438;
+const WNOHANG = 1;
+const F_SETFD = 2;
+const FD_CLOEXEC = 1;
+/** stdin, stdout, stderr: Node marks them to be closed at exec. */
+const stdio = [0, 1, 2];
 
 type Call = (...values: unknown[]) => number;
 type AsyncDone = (error: unknown, result: number) => void;
@@ -36,8 +48,14 @@ interface Libc {
   prctl: Call;
   madvise: Call;
   mlock: Call;
+  syscall: Call;
+  waitpid: Call;
+  execve: Call;
+  fcntl: Call;
 }
 
+/** sd_pid_notify_with_fds(3). */
+let notify: Call | null | undefined;
 /** undefined: not tried yet; null: cannot be loaded. */
 let loaded: Libc | null | undefined;
 
@@ -55,6 +73,10 @@ function load(): Libc | null {
         'unsigned long c, unsigned long d)'),
       madvise: declare('int madvise(void *start, size_t length, int advice)'),
       mlock: declare('int mlock(void *start, size_t length)'),
+      syscall: declare('long syscall(long number, long a, long b, long c, long d)'),
+      waitpid: declare('int waitpid(int pid, int *status, int options)'),
+      fcntl: declare('int fcntl(int fd, int command, long argument)'),
+      execve: declare('int execve(const char *path, const char **argv, const char **envp)'),
     };
   } catch {
     return null;
@@ -146,4 +168,93 @@ export function madvise(range: Buffer, advice: number): number {
  */
 export function mlock(range: Buffer): number {
   return errnoOf((library) => library.mlock(range, range.length));
+}
+
+/**
+ * Another process as a descriptor, which never means a later process of the same pid: see
+ * pidfd_open(2), Linux 5.3. To be closed by the caller.
+ */
+export function openProcess(pid: number): { errno: number; fd: number } {
+  return descriptorOf((library) => library.syscall(SYS_pidfd_open, pid, 0, 0, 0));
+}
+
+/** Sends a signal to the process behind a descriptor of openProcess(); ESRCH where it is gone. */
+export function signalProcess(processFd: number, signal: number): number {
+  return errnoOf((library) => library.syscall(SYS_pidfd_send_signal, processFd, signal, 0, 0));
+}
+
+/**
+ * A copy of another process's descriptor `fd`: the same open file description. pidfd_getfd(2),
+ * Linux 5.6; EPERM where this process may not trace the other. To be closed by the caller.
+ */
+export function takeDescriptor(processFd: number, fd: number): { errno: number; fd: number } {
+  return descriptorOf((library) => library.syscall(SYS_pidfd_getfd, processFd, fd, 0, 0));
+}
+
+/**
+ * Processes with the same rights may take descriptors of this one, also where the Yama module
+ * reserves that for ancestors (EINVAL where there is no Yama, and nothing to be allowed).
+ */
+export function allowTaking(): number {
+  return errnoOf((library) => library.prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY, 0, 0, 0));
+}
+
+/** Takes note of the end of a child that Node does not know; nothing where it is none. */
+export function reapChild(pid: number): void {
+  errnoOf((library) => library.waitpid(pid, Buffer.alloc(4), WNOHANG));
+}
+
+/**
+ * execve(2): this process goes on as another program, with its pid, stdin, stdout and stderr.
+ * Returns only where that failed.
+ */
+export function replaceProgram(path: string, argv: string[], environment: string[]): number {
+  const setFlags = (flags: number): void => {
+    for (const fd of stdio) errnoOf((library) => library.fcntl(fd, F_SETFD, flags));
+  };
+  setFlags(0);
+  const errno = errnoOf((library) => library.execve(path, [...argv, null], [...environment, null]));
+  setFlags(FD_CLOEXEC);
+  return errno;
+}
+
+/** The descriptor does not outlive an exec(2). */
+export function closeAtExec(fd: number): number {
+  return errnoOf((library) => library.fcntl(fd, F_SETFD, FD_CLOEXEC));
+}
+
+/**
+ * Tells the service manager `state`, see sd_notify(3), with a descriptor where one is given. ENOSYS
+ * without libsystemd.
+ */
+export function notifyService(state: string, fd: number | null): number {
+  notify ??= loadNotify();
+  if (notify === null) return ENOSYS;
+  try {
+    const fds = Buffer.alloc(4);
+    fds.writeInt32LE(fd ?? -1);
+    const result = notify(0, 0, state, fds, fd === null ? 0 : 1);
+    return result < 0 ? -result : 0;
+  } catch {
+    return EIO;
+  }
+}
+
+function loadNotify(): Call | null {
+  try {
+    const koffi = createRequire(import.meta.url)('koffi') as typeof import('koffi');
+    return koffi.load('libsystemd.so.0').func('int sd_pid_notify_with_fds(int pid, ' +
+      'int unset, const char *state, const void *fds, uint count)') as Call;
+  } catch {
+    return null;
+  }
+}
+
+function descriptorOf(run: (library: Libc) => number): { errno: number; fd: number } {
+  let fd = -1;
+  const errno = errnoOf((library) => {
+    fd = run(library);
+    return fd;
+  });
+  return { errno, fd: errno === 0 ? fd : -1 };
 }

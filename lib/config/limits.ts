@@ -19,4 +19,5 @@ export const defaults = {
   asyncLagSeconds: 10,
   diskTimeoutSeconds: 30,
   onNoData: 'stall',
+  onStop: 'keep',
 } as const;

@@ -4,6 +4,7 @@ export type Replication = 'fullsync' | 'memsync' | 'async';
 export type Checksum = 'none' | 'crc32' | 'sha256';
 export type Compression = 'none' | 'hole' | 'lzf';
 export type OnNoData = 'stall' | 'fail';
+export type OnStop = 'keep' | 'refuse' | 'force';
 export type FrontendKind = 'direct' | 'fuse-native';
 
 export type Address =
@@ -36,6 +37,8 @@ export interface ResourceConfig {
   diskTimeout: number;
   /** What becomes of requests while neither copy can serve. */
   onNoData: OnNoData;
+  /** What becomes of a device in use when hastd is told to end. */
+  onStop: OnStop;
   /** Bytes a second a resync may send; 0 (`auto`): as the application's latency allows. */
   resyncRate: number;
   /** The node's: where the worker keeps what is overwritten without having been asked for. */

@@ -44,6 +44,7 @@ const fields: Readonly<Record<ResourceField, { keyword: string; live: boolean }>
   asyncLagTime: { keyword: 'async-lag-time', live: true },
   diskTimeout: { keyword: 'disk-timeout', live: true },
   onNoData: { keyword: 'on-no-data', live: true },
+  onStop: { keyword: 'on-stop', live: true },
   resyncRate: { keyword: 'resync-rate', live: true },
   undoDirectory: { keyword: 'undo-directory', live: true },
 };

@@ -279,6 +279,7 @@ function resourceConfig(
     asyncLagTime: settings.value('async-lag-time', defaults.asyncLagSeconds),
     diskTimeout: settings.value('disk-timeout', defaults.diskTimeoutSeconds),
     onNoData: settings.value('on-no-data', defaults.onNoData),
+    onStop: settings.value('on-stop', defaults.onStop),
     resyncRate: typeof rate === 'number' ? rate : (parseBytes(rate) ?? 0),
   };
 }

@@ -7,6 +7,7 @@
  */
 import * as fs from 'node:fs/promises';
 import * as path from 'node:path';
+import { isDeepStrictEqual } from 'node:util';
 import { HastError, errorText } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { nearest } from '../config/keywords.ts';
@@ -29,7 +30,9 @@ import { takePidfile } from './pidfile.ts';
 import { Supervisor } from './supervisor.ts';
 import type { Timing } from './timing.ts';
 import { defaultTiming } from './timing.ts';
-import type { WorkerProgram } from './worker-process.ts';
+import type { DescriptorStore } from './service-manager.ts';
+import { workerFolder } from './worker-files.ts';
+import type { WorkerProgram } from './worker-link.ts';
 import type { Order } from './worker-protocol.ts';
 
 export interface DaemonOptions {
@@ -39,6 +42,8 @@ export interface DaemonOptions {
   log: Logger;
   program: WorkerProgram;
   operations: DeviceOperations;
+  /** Keeps the devices' descriptions beyond the life of hastd, where somebody does. */
+  store?: DescriptorStore;
   timing?: Partial<Timing>;
   lookup?: Lookup;
 }
@@ -136,23 +141,32 @@ export class Daemon {
     return result;
   }
 
-  /** Takes every device away and ends; false, and everything goes on, where one is in use. */
+  /**
+   * Takes every device away and ends, except for those in use that `on-stop` keeps: their workers
+   * go on. False, and everything goes on, where one is in use that it does not let go.
+   */
   async stop(): Promise<boolean> {
     if (this.#stopping) return false;
     this.#stopping = true;
-    if (await this.#isAnyInUse()) {
+    const used = await this.#inUse();
+    if ([...used].some(([one, holders]) => this.#refusesToStop(one, holders))) {
       this.#stopping = false;
       return false;
     }
-    const all = [...this.#supervisors.values()];
-    const results = await Promise.all(all.map((one) => changeRole(one, 'init', false)));
-    const kept = results.filter((result) => result.to !== 'init');
-    for (const { name, error } of kept) {
+    const kept = new Set([...used.keys()].filter((one) => one.resource.onStop === 'keep'));
+    const ended = [...this.#supervisors.values()].filter((one) => !kept.has(one));
+    const results = await Promise.all(ended.map((one) =>
+      changeRole(one, 'init', one.resource.onStop === 'force')));
+    const failed = results.filter((result) => result.to !== 'init');
+    for (const { name, error } of failed) {
       this.#log.error({ resource: name, error: error?.message }, 'hastd does not stop');
     }
-    if (kept.length > 0) {
+    if (failed.length > 0) {
       this.#stopping = false;
       return false;
+    }
+    for (const { name } of kept) {
+      this.#log.warn({ resource: name }, 'its worker goes on serving: start hastd to take it over');
     }
     await this.#close();
     return true;
@@ -166,6 +180,7 @@ export class Daemon {
     await makeDirectory(devdir, devdirMode);
     await fs.mkdir(path.dirname(pidfile), { recursive: true }).catch(() => undefined);
     this.#pidfile = await takePidfile(pidfile);
+    await Promise.all([...this.#supervisors.values()].map((one) => one.adopt()));
     // Before the control socket: who gets an answer there may connect.
     await this.#listener.listen(listen);
     await fs.mkdir(path.dirname(control.path), { recursive: true }).catch(() => undefined);
@@ -174,35 +189,42 @@ export class Daemon {
       log: this.#log,
       handle: (request) => this.handle(request),
     });
+    await this.#reloadAdopted();
   }
 
   async #close(): Promise<void> {
     this.#listener.close();
     await this.#control?.close();
+    // It stays while a worker does.
+    await fs.rmdir(workerFolder(this.#config.rundir)).catch(() => undefined);
     await this.#pidfile?.release().catch((error: unknown) => {
       this.#log.warn({ error: errorText(error) }, 'the pidfile cannot be removed');
     });
   }
 
-  async #isAnyInUse(): Promise<boolean> {
-    let used = false;
+  /** With those who use them. */
+  async #inUse(): Promise<Map<Supervisor, string[]>> {
+    const used = new Map<Supervisor, string[]>();
     for (const one of this.#supervisors.values()) {
       // Where nobody can say who uses the device, it counts as used.
       const holders = await one.holders().catch((error: unknown) => [errorText(error)]);
-      if (holders.length === 0) continue;
-      used = true;
-      const hint = `unmount it, or: hastctl role init --force ${one.name}`;
-      this.#log.error(
-        { resource: one.name, holders, hint }, 'hastd does not stop: the device is in use',
-      );
+      if (holders.length > 0) used.set(one, holders);
     }
     return used;
+  }
+
+  /** Also where it shall be kept and nobody serves it: that would end its users' requests. */
+  #refusesToStop({ name, state, resource: { onStop } }: Supervisor, holders: string[]): boolean {
+    if (onStop === 'force' || (onStop === 'keep' && state === 'primary')) return false;
+    const hint = `unmount it, or: hastctl role init --force ${name}`;
+    this.#log.error({ resource: name, holders, hint }, 'hastd does not stop: the device is in use');
+    return true;
   }
 
   // --- resources
 
   #add(resource: ResourceConfig): void {
-    const { program, operations, log } = this.#options;
+    const { program, operations, store, log } = this.#options;
     this.#supervisors.set(resource.name, new Supervisor({
       resource,
       node: this.#config.node,
@@ -210,6 +232,7 @@ export class Daemon {
       devdir: this.#config.devdir,
       program,
       operations,
+      store,
       hooks: this.#hooks,
       log,
       timing: { ...defaultTiming, ...this.#options.timing },
@@ -249,6 +272,15 @@ export class Daemon {
   }
 
   // --- reload
+
+  /** Workers that were taken over go on with their own values: the file's are applied to them. */
+  async #reloadAdopted(): Promise<void> {
+    const resources = this.#config.resources.map((resource) =>
+      this.#supervisors.get(resource.name)?.resource ?? resource);
+    if (isDeepStrictEqual(resources, this.#config.resources)) return;
+    this.#config = { ...this.#config, resources };
+    await this.reload();
+  }
 
   async #reloadNow(): Promise<ReloadResult> {
     if (this.#stopping) return this.#notReloaded([], 'hastd is stopping');

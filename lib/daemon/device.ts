@@ -79,6 +79,18 @@ export class Device {
     this.#log.info({ device: this.link, loop: this.#loop }, 'the device is there');
   }
 
+  /** The device that an earlier daemon showed is this one; false where there is none. */
+  async adopt(): Promise<boolean> {
+    const find = this.#operations.findLoops(this.volume);
+    const loops = await this.#step('looking for the loop device', find);
+    const linked = await fs.readlink(this.link).catch(() => '');
+    const loop = loops.find((one) => one === linked) ?? loops[0];
+    if (loop === undefined) return false;
+    this.#loop = loop;
+    if (loop !== linked) await this.#makeLink(loop);
+    return true;
+  }
+
   /** Who uses the device; empty where it is not shown. */
   async holders(): Promise<string[]> {
     const loop = await this.#ownLoop();

@@ -1,7 +1,7 @@
 /** hastd in the foreground, from its configuration to its end. */
 import { fileURLToPath } from 'node:url';
 import { errorText } from '../base/errors.ts';
-import { setIoFlusher } from '../base/libc.ts';
+import { allowTaking, setIoFlusher } from '../base/libc.ts';
 import type { LoadResult } from '../config/load.ts';
 import type { Config } from '../config/model.ts';
 import { requestTimeoutProblem } from '../fuse/mount.ts';
@@ -10,6 +10,7 @@ import { systemDevice } from './device-operations.ts';
 import { LaunchedSide } from './launcher.ts';
 import type { LogLevel } from './logger.ts';
 import { createLogger, logLevelVariable } from './logger.ts';
+import { ServiceManager } from './service-manager.ts';
 import { untilStopped } from './signals.ts';
 
 export interface ForegroundOptions {
@@ -31,6 +32,9 @@ export async function runForeground(options: ForegroundOptions): Promise<void> {
   if (flusher !== 0) log.info({ errno: flusher }, 'PR_SET_IO_FLUSHER is not available');
   const timeout = await requestTimeoutProblem();
   if (timeout !== null) log.warn({ problem: timeout }, 'the kernel may end stalled requests');
+  // Adopted workers take the peer's connections from this process.
+  allowTaking();
+  const services = new ServiceManager(log);
   let daemon: Daemon;
   try {
     daemon = await Daemon.start({
@@ -39,6 +43,7 @@ export async function runForeground(options: ForegroundOptions): Promise<void> {
       log,
       program: { command: process.execPath, args: ['--enable-source-maps', worker] },
       operations: systemDevice,
+      store: services,
     });
   } catch (error) {
     if (launched.isLaunched) log.error({ error: errorText(error) }, 'hastd cannot start');
@@ -47,8 +52,10 @@ export async function runForeground(options: ForegroundOptions): Promise<void> {
   }
   const { node, file, resources } = daemon.config;
   const fields = { node, file, resources: resources.map(({ name }) => name) };
-  log.info(fields, 'hastd is ready; all resources are in role init');
+  log.info(fields, 'hastd is ready');
+  services.ready();
   await launched.started();
   await untilStopped(daemon, log);
+  services.stopping();
   log.info({}, 'hastd ends');
 }

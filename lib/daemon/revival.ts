@@ -53,12 +53,44 @@ export class Revival {
     return this.#needsHuman && this.#keeper.state === 'reviving';
   }
 
+  /** What a worker after this one needs; null where none may follow. */
+  get negotiated(): Negotiated | null {
+    return this.#negotiated;
+  }
+
+  get isDetached(): boolean {
+    return this.#isDetached;
+  }
+
+  /** A parent that begins found the device served. */
+  adopted(negotiated: Negotiated | null, isDetached: boolean): void {
+    this.shown(negotiated);
+    this.#isDetached = isDetached;
+  }
+
+  /** It found a worker that has not served yet. */
+  adoptedResuming(run: Run, negotiated: Negotiated | null): void {
+    this.adopted(negotiated, false);
+    this.#servedAt = 0;
+    this.#diedAt = performance.now();
+    this.#resume(run);
+  }
+
+  /** It found the device, and nobody who serves it. */
+  async adoptedDead(negotiated: Negotiated): Promise<void> {
+    this.adopted(negotiated, false);
+    this.#servedAt = 0;
+    this.#diedAt = performance.now();
+    await this.#soon('the worker ended together with hastd');
+  }
+
   /** A promotion built the device; says once where a dead worker would take it along. */
   shown(negotiated: Negotiated | null): void {
     const { log, resource } = this.#keeper;
     this.#negotiated = negotiated !== null && canResend(negotiated) ? negotiated : null;
     this.#deaths = 0;
     this.#servedAt = performance.now();
+    this.#keeper.keepMounted();
     if (this.#negotiated !== null) return;
     const why = resource.frontend === 'direct' ? 'this kernel is older than Linux 6.9'
       : `it needs 'frontend direct'`;
@@ -99,6 +131,10 @@ export class Revival {
       return;
     }
     this.#needsHuman = false;
+    this.#resume(run);
+  }
+
+  #resume(run: Run): void {
     const answer = run.worker.request({ type: 'resume' }, ['promoted', 'refused'], foreverMs);
     answer.then((got) => this.#host.operate(async () => {
       if (!this.#isPresent(run)) return;

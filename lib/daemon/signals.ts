@@ -1,7 +1,6 @@
 /**
- * SIGHUP reloads, SIGTERM and SIGINT stop. A stop is refused while a device is in use, also the
- * second time: taking a mounted disk away is never the answer to a signal. `hastctl role init
- * --force` says so explicitly.
+ * SIGHUP reloads, SIGTERM and SIGINT stop: what becomes of devices in use says `on-stop`, also the
+ * second time.
  */
 import { errorText } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';

@@ -32,12 +32,17 @@ export type SupervisorEvent =
   | 'start' | 'ready' | 'undone' | 'lost' | 'broken'
   | 'promote' | 'refused' | 'undo' | 'shown'
   | 'died' | 'resumed'
-  | 'leave' | 'kept' | 'stop' | 'stopped';
+  | 'leave' | 'kept' | 'stop' | 'stopped'
+  /** Of a parent that begins: what an earlier one left. */
+  | 'adopted-secondary' | 'adopted-primary' | 'adopted-resuming' | 'adopted-dead';
 
 type Edges = Partial<Record<SupervisorEvent, SupervisorState>>;
 
 export const transitions: Readonly<Record<SupervisorState, Edges>> = {
-  init: { start: 'starting' },
+  init: {
+    start: 'starting', 'adopted-secondary': 'secondary', 'adopted-primary': 'primary',
+    'adopted-resuming': 'resuming', 'adopted-dead': 'reviving',
+  },
   starting: { ready: 'secondary', undone: 'init', lost: 'backoff', broken: 'failed' },
   secondary: { promote: 'promoting', stop: 'stopping', lost: 'backoff', broken: 'failed' },
   promoting: { refused: 'secondary', undo: 'stopping', shown: 'primary' },

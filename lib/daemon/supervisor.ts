@@ -21,11 +21,14 @@ import { Device } from './device.ts';
 import type { Hooks } from './hooks.ts';
 import { idleStatus } from './idle-status.ts';
 import { Revival } from './revival.ts';
+import { goOnWith } from './adoption.ts';
+import { RoleRecordFile } from './role-record.ts';
 import type { SupervisorState } from './states.ts';
 import { attachCopy, giveOrder, refuseUndoOnVolume } from './supervisor-orders.ts';
 import type { Timing } from './timing.ts';
 import type { KeeperOptions, Run } from './worker-keeper.ts';
 import { WorkerKeeper, asHastError, failedStopMs } from './worker-keeper.ts';
+import { workerFile } from './worker-files.ts';
 import type { WorkerEvent, WorkerExit, WorkerProcess } from './worker-process.ts';
 import { exitText } from './worker-process.ts';
 import type { Order } from './worker-protocol.ts';
@@ -48,6 +51,7 @@ export class Supervisor {
   readonly #log: Logger;
   readonly #keeper: WorkerKeeper;
   readonly #revival: Revival;
+  readonly #record: RoleRecordFile;
   #device: Device;
   #tail: Promise<unknown> = Promise.resolve();
   #isSplitBrainTold = false;
@@ -66,6 +70,8 @@ export class Supervisor {
       lose: (why, then) => this.#loseDevice(why, then),
     });
     this.#log = this.#keeper.log;
+    const record = workerFile(options.rundir, options.resource.name, 'record');
+    this.#record = new RoleRecordFile(record, this.#log);
     this.#device = this.#newDevice();
   }
 
@@ -88,6 +94,24 @@ export class Supervisor {
   /** The worker that can take a peer's connection now. */
   get peerWorker(): WorkerProcess | undefined {
     return this.#keeper.activeWorker;
+  }
+
+  /**
+   * Goes on with what an earlier parent left that ended out of order; nothing where the role was
+   * init. To be called once, before anything else.
+   */
+  adopt(): Promise<void> {
+    const record = this.#record.read();
+    return this.#operate(async () => {
+      await goOnWith({
+        record, keeper: this.#keeper, revival: this.#revival, timing: this.#timing,
+        findDevice: () => {
+          this.#device = this.#newDevice();
+          return this.#device.adopt();
+        },
+        lose: (why, then) => this.#loseDevice(why, then),
+      });
+    }, record?.role);
   }
 
   /** The same role again does nothing, except that it wakes a worker that waits or failed. */
@@ -178,17 +202,28 @@ export class Supervisor {
 
   // --- queue, states, hooks
 
-  #operate<T>(work: () => Promise<T>): Promise<T> {
+  /** `before`: the role as the world knows it, where that is not this object's. */
+  #operate<T>(work: () => Promise<T>, before?: RoleWord): Promise<T> {
     const result = this.#tail.then(async () => {
-      const from = this.role;
+      const from = before ?? this.role;
       try {
         return await work();
       } finally {
         this.#announce(from, this.role);
+        this.#remember();
       }
     });
     this.#tail = result.catch(() => undefined);
     return result;
+  }
+
+  #remember(): void {
+    const { role, resource } = this.#keeper;
+    const { negotiated, isDetached } = this.#revival;
+    const isPrimary = role === 'primary';
+    this.#record.write(role === 'init' ? null : {
+      role, resource, negotiated: isPrimary ? negotiated : null, isDetached,
+    });
   }
 
   #announce(from: RoleWord, to: RoleWord): void {
@@ -218,7 +253,10 @@ export class Supervisor {
     this.#log.info({ event }, 'event');
     // So that the disk can be taken out.
     if (event === 'detach') this.#keeper.guard.close();
-    if (event === 'detach' || event === 'attach') this.#revival.copyDetached(event === 'detach');
+    if (event === 'detach' || event === 'attach') {
+      this.#revival.copyDetached(event === 'detach');
+      this.#remember();
+    }
     // Each worker sees a split brain anew; a person is told once, until it is resolved.
     const isTold = event === 'split-brain' && this.#isSplitBrainTold;
     if (event === 'connect' || event === 'split-brain') {

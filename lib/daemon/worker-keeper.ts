@@ -9,6 +9,7 @@
  * - the /dev/fuse description of a primary is open here until its device is taken away;
  * - the state changes only along the edges of lib/daemon/states.ts.
  */
+import * as fs from 'node:fs/promises';
 import * as path from 'node:path';
 import { assert } from '../base/assert.ts';
 import { HastError, errorText } from '../base/errors.ts';
@@ -22,8 +23,12 @@ import { withFields } from './log-fields.ts';
 import type { SupervisorEvent, SupervisorState } from './states.ts';
 import { roleOf, transitions } from './states.ts';
 import type { Timing } from './timing.ts';
-import type { WorkerEvent, WorkerExit, WorkerProgram } from './worker-process.ts';
+import type { DescriptorStore } from './service-manager.ts';
+import { hashOf, workerFile } from './worker-files.ts';
+import { AdoptedLink, ChildLink, type WorkerLink, type WorkerProgram } from './worker-link.ts';
+import type { WorkerEvent, WorkerExit } from './worker-process.ts';
 import { WorkerProcess } from './worker-process.ts';
+import type { WorkerMemo } from './worker-protocol.ts';
 
 export interface KeeperOptions {
   resource: ResourceConfig;
@@ -31,6 +36,7 @@ export interface KeeperOptions {
   rundir: string;
   program: WorkerProgram;
   operations: DeviceOperations;
+  store?: DescriptorStore | undefined;
   log: Logger;
   timing: Timing;
 }
@@ -181,6 +187,43 @@ export class WorkerKeeper {
     }
   }
 
+  /**
+   * Takes over the worker that an earlier parent started: its state, its resource as it knows it,
+   * and the description of /dev/fuse. Null where there is none. Throws where there is one that
+   * cannot be taken over: it goes on as it is.
+   */
+  async adopt(): Promise<WorkerMemo | null> {
+    const found = await AdoptedLink.connect(this.#socketPath, this.#timing.stepMs);
+    if (found === null) return null;
+    const { link, memo } = found;
+    const { fuseFd } = memo.start;
+    const descriptor = fuseFd === null ? -1 : link.descriptor(fuseFd);
+    this.#follow(link, descriptor < 0 ? null : descriptor);
+    // Keywords that its release does not know yet keep their values.
+    this.resource = { ...this.resource, ...memo.start.resource };
+    if (!memo.isDetached) await this.guard.open(this.resource.local);
+    const states = { secondary: 'secondary', serving: 'primary', resuming: 'resuming' } as const;
+    this.become(`adopted-${states[memo.state]}`);
+    return memo;
+  }
+
+  /** The mount of a primary that died with its parent, if its description was kept. */
+  async adoptDead(): Promise<boolean> {
+    const fd = this.#options.store?.take(this.#storeName) ?? null;
+    if (fd === null) return false;
+    this.#mountedFd = fd;
+    this.become('adopted-dead');
+    await this.guard.open(this.resource.local);
+    this.guard.suspect(Promise.resolve());
+    return true;
+  }
+
+  /** The device is there: its description outlives this process, where somebody keeps it. */
+  keepMounted(): void {
+    const fuseFd = this.#run?.fuseFd ?? null;
+    if (fuseFd !== null) this.#options.store?.keep(this.#storeName, fuseFd);
+  }
+
   /** Ends the connection of a mount that has no worker: what its users wait for fails. */
   async closeMounted(): Promise<void> {
     const fuseFd = this.#mountedFd;
@@ -232,6 +275,7 @@ export class WorkerKeeper {
   /** Closes the parent's /dev/fuse description: with the worker's gone, pending I/O gets EIO. */
   async forget(run: Run): Promise<void> {
     if (this.#run === run) this.#run = undefined;
+    await fs.rm(this.#socketPath, { force: true }).catch(() => undefined);
     if (run.worker.exit?.code === 0) this.guard.close();
     else this.guard.suspect(run.worker.exited);
     const { fuseFd } = run;
@@ -245,7 +289,16 @@ export class WorkerKeeper {
     return await within(this.#timing.stepMs, 'opening /dev/fuse', opening);
   }
 
+  get #socketPath(): string {
+    return workerFile(this.#options.rundir, this.name, 'socket');
+  }
+
+  get #storeName(): string {
+    return `fuse-${hashOf(this.name)}`;
+  }
+
   async #closeFuse(fuseFd: number): Promise<void> {
+    this.#options.store?.letGo(this.#storeName);
     await this.#options.operations.closeFuse(fuseFd).catch((error: unknown) => {
       this.log.error({ error: errorText(error) }, 'closing /dev/fuse failed');
     });
@@ -253,7 +306,11 @@ export class WorkerKeeper {
 
   /** Its memory and descriptors are its own: it is one worker process, and it waits for `start`. */
   #spawn(fuseFd: number | null): Run {
-    const worker = new WorkerProcess(this.#options.program, fuseFd, {
+    return this.#follow(new ChildLink(this.#options.program, fuseFd), fuseFd);
+  }
+
+  #follow(link: WorkerLink, fuseFd: number | null): Run {
+    const worker = new WorkerProcess(link, {
       event: (event) => this.#events.event(event),
       unmounted: () => this.#events.unmounted(run),
     });
@@ -271,6 +328,7 @@ export class WorkerKeeper {
       mountPoint: this.mountPoint,
       fuseFd: run.fuseFd === null ? null : 3,
       resumes,
+      socket: this.#socketPath,
     }, ['ready'], readyMs);
     this.become('ready');
   }

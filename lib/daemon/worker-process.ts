@@ -1,33 +1,23 @@
 /**
- * The parent's handle on one worker process: spawning, requests with a bound, handing over
- * peer connections, and how it ended. It decides nothing: lib/daemon/supervisor.ts does.
+ * The parent's handle on one worker process: requests with a bound, handing over peer connections,
+ * and how it ended. It decides nothing: lib/daemon/supervisor.ts does.
  */
-import * as childProcess from 'node:child_process';
 import type * as net from 'node:net';
-import { HastError, errorText } from '../base/errors.ts';
+import { HastError } from '../base/errors.ts';
 import type { Resolution } from '../control/messages.ts';
 import type { ResourceStatus } from '../format/status.ts';
 import { within } from './deadline.ts';
+import type { WorkerLink } from './worker-link.ts';
 import type { Order, ParentMessage, WorkerMessage } from './worker-protocol.ts';
 
-/** Threads of the worker's pool: blocking disk calls must not wait for each other. */
-const threadPoolSize = '16';
 /** A worker that said `failed` outside of a request ends by itself, or is killed after this. */
 const failedExitMs = 10_000;
-/** An ended process whose channel stays open: its messages are waited for this long. */
-const drainMs = 1000;
 
 export interface WorkerExit {
   code: number | null;
   signal: string | null;
   /** What the worker said in its last `failed` message. */
   failure: HastError | undefined;
-}
-
-/** How a worker is started. */
-export interface WorkerProgram {
-  command: string;
-  args: string[];
 }
 
 export type WorkerEvent = Extract<WorkerMessage, { type: 'event' }>['event'];
@@ -53,7 +43,7 @@ export class WorkerProcess {
   /** Set from the moment the process has ended. */
   exit: WorkerExit | undefined;
   readonly startedAt = performance.now();
-  readonly #child: childProcess.ChildProcess;
+  readonly #link: WorkerLink;
   readonly #waiters = new Set<Waiter>();
   #failure: HastError | undefined;
   #statusPending: Promise<ResourceStatus> | undefined;
@@ -62,17 +52,11 @@ export class WorkerProcess {
   readonly #stuck: Promise<void>;
   #saysStuck: () => void = () => undefined;
 
-  /** `fuseFd` becomes descriptor 3 of the worker; null where it mounts by itself. */
-  constructor(program: WorkerProgram, fuseFd: number | null, says: WorkerSays) {
+  constructor(link: WorkerLink, says: WorkerSays) {
+    this.#link = link;
     this.#says = says;
     this.#stuck = new Promise((resolve) => {
       this.#saysStuck = resolve;
-    });
-    this.#child = childProcess.spawn(program.command, program.args, {
-      stdio: ['ignore', 'inherit', 'inherit', fuseFd ?? 'ignore', 'ipc'],
-      env: { ...process.env, UV_THREADPOOL_SIZE: threadPoolSize },
-      serialization: 'advanced', // the preface travels as bytes
-      detached: true, // a terminal's Ctrl-C reaches the parent only, which ends workers in order
     });
     this.exited = new Promise((resolve) => {
       const settle = (code: number | null, signal: string | null): void => {
@@ -81,24 +65,24 @@ export class WorkerProcess {
         this.#rejectAll(this.#exitError(this.exit));
         resolve(this.exit);
       };
-      this.#child.once('exit', (code, signal) => {
-        // 'close' follows when the channel is drained: the last message comes before the end.
-        setTimeout(() => settle(code, signal), drainMs).unref();
-      });
-      this.#child.once('close', settle);
-      this.#child.on('error', (error) => {
-        // Also raised where a signal or a message cannot be sent: only a process that never
-        // started ends here.
-        if (this.#child.pid !== undefined) return;
-        this.#failure ??= new HastError('HAST_E_BUSY', `cannot start it: ${errorText(error)}`);
-        settle(null, null);
+      link.listen({
+        message: (message) => this.#receive(message),
+        ended: settle,
+        failed: (why) => {
+          this.#failure ??= new HastError('HAST_E_BUSY', `cannot start it: ${why}`);
+          settle(null, null);
+        },
       });
     });
-    this.#child.on('message', (message) => this.#receive(message as WorkerMessage));
   }
 
   get pid(): number | null {
-    return this.#child.pid ?? null;
+    return this.#link.pid;
+  }
+
+  /** A copy of descriptor `fd` of an adopted worker; -1 where it cannot be had. */
+  descriptor(fd: number): number {
+    return this.#link.descriptor(fd);
   }
 
   /**
@@ -146,14 +130,8 @@ export class WorkerProcess {
 
   /** Gives an accepted connection away; the socket is not usable here afterwards. */
   handOver(preface: Uint8Array, socket: net.Socket): void {
-    if (this.exit !== undefined || !this.#child.connected) {
-      socket.destroy();
-      return;
-    }
-    stopReading(socket);
-    this.#child.send({ type: 'peer', preface }, socket, { keepOpen: false }, (error) => {
-      if (error !== null) socket.destroy();
-    });
+    if (this.exit !== undefined || !this.#link.isOpen) socket.destroy();
+    else this.#link.sendSocket(preface, socket);
   }
 
   /** Asks it to end and waits; false where it is still there after `timeoutMs`, or stuck. */
@@ -166,7 +144,7 @@ export class WorkerProcess {
   /** SIGKILL; false where the kernel does not let it go within `timeoutMs`. */
   async kill(timeoutMs: number): Promise<boolean> {
     if (this.exit !== undefined) return true;
-    this.#child.kill('SIGKILL');
+    this.#link.kill();
     return await this.#endedWithin(timeoutMs);
   }
 
@@ -177,13 +155,8 @@ export class WorkerProcess {
   }
 
   #send(message: ParentMessage, onError: (error: Error) => void): void {
-    if (!this.#child.connected) {
-      onError(new HastError('HAST_E_INTERNAL', 'the worker does not listen any more'));
-      return;
-    }
-    this.#child.send(message, (error) => {
-      if (error !== null) onError(error);
-    });
+    if (this.#link.isOpen) this.#link.send(message, onError);
+    else onError(new HastError('HAST_E_INTERNAL', 'the worker does not listen any more'));
   }
 
   #receive(message: WorkerMessage): void {
@@ -238,15 +211,4 @@ export class WorkerProcess {
 export function exitText(exit: WorkerExit): string {
   const how = exit.signal === null ? `exit code ${exit.code ?? 'none'}` : exit.signal;
   return exit.failure === undefined ? how : `${how}: ${exit.failure.message}`;
-}
-
-/**
- * From here on no byte leaves the kernel for this process. Without it, what the peer sends
- * between the worker's answer and the moment this process drops its copy of the descriptor
- * would be read here and lost. Node has no public call for it: net.Socket#pause stops the
- * stream but lets the handle read on until the buffer is full.
- */
-function stopReading(socket: net.Socket): void {
-  const handle = (socket as unknown as { _handle: { readStop(): number } | null })._handle;
-  handle?.readStop();
 }

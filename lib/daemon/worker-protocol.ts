@@ -1,5 +1,6 @@
 /**
- * Messages between the parent (hastd) and the worker of one resource, over Node's IPC channel.
+ * Messages between the parent (hastd) and the worker of one resource: over Node's IPC channel, and,
+ * where the parent did not start it, over a unix socket.
  * The parent spawns a worker with: stdio 3 = an open, not yet mounted /dev/fuse description
  * (absent with `frontend fuse-native`), the IPC channel, and one `start` message. A worker's
  * life has at most one mount: leaving primary ends it and the parent starts a new one. The
@@ -23,6 +24,26 @@ export interface StartMessage {
   fuseFd: number | null;
   /** The worker before it died as primary, and the device is still there: see `resume`. */
   resumes: boolean;
+  /** Where it listens for the next parent, should this one be gone. */
+  socket: string;
+}
+
+/** Of `adopt`, its answer, and everything sent after it. Grows where a reader must know. */
+export const adoptionVersion = 1;
+
+/** What a worker that lost its parent tells the next one. */
+export interface WorkerMemo {
+  version: number;
+  pid: number;
+  /** As it was started, with the resource as reloaded since. */
+  start: StartMessage;
+  /** `resuming`: it succeeds a primary's worker that died, and does not serve yet. */
+  state: 'secondary' | 'resuming' | 'serving';
+  negotiated: Negotiated | null;
+  /** The local copy is detached, or failed. */
+  isDetached: boolean;
+  /** Somebody unmounted the volume, or aborted its connection. */
+  isUnmounted: boolean;
 }
 
 /** What an operator may ask of a worker beside the role. Paths are absolute. */
@@ -41,6 +62,13 @@ export type ParentMessage =
    * judged. The worker writes the answer byte.
    */
   | { type: 'peer'; preface: Uint8Array }
+  /**
+   * The same over the unix socket: descriptor `fd` of the process `pid`, which keeps it open until
+   * `taken`. `preface` is in base64.
+   */
+  | { type: 'peer-at'; id: number; preface: string; pid: number; fd: number }
+  /** The first message of the next parent; answered by `adopted`. */
+  | { type: 'adopt'; version: number }
   /** Ask the core for the primary role. Answered by `promoted` or `refused` within `timeoutMs`. */
   | { type: 'promote'; force: boolean; timeoutMs: number }
   /**
@@ -79,6 +107,10 @@ export type WorkerMessage =
   | { type: 'ordered'; id: number; resolution: Resolution | null }
   | { type: 'declined'; id: number; code: ErrorCode; message: string; hint: string }
   | { type: 'status'; status: ResourceStatus }
+  | { type: 'adopted'; memo: WorkerMemo }
+  | { type: 'taken'; id: number }
+  /** The last message to a parent that is not its own before an exit in order. */
+  | { type: 'left' }
   /** The last message of a worker whose thread the kernel keeps: it ends by SIGKILL, if at all. */
   | { type: 'stuck' }
   /** For hooks: argv after the resource's name follows the original. */

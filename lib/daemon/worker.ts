@@ -12,8 +12,12 @@ import type { Frontend } from '../fuse/frontend.ts';
 import { createNativeFrontend } from '../fuse/native-frontend.ts';
 import type { Negotiated } from '../fuse/session.ts';
 import { createLogger } from './logger.ts';
+import { ParentLink } from './parent-link.ts';
 import { Runner } from './runner.ts';
-import type { Order, ParentMessage, StartMessage, WorkerMessage } from './worker-protocol.ts';
+import {
+  adoptionVersion, type Order, type ParentMessage, type StartMessage, type WorkerMemo,
+  type WorkerMessage,
+} from './worker-protocol.ts';
 
 const exitSoftware = 70;
 const stuckMessageMs = 500;
@@ -23,20 +27,24 @@ let started: StartMessage | null = null;
 let runner: Runner | null = null;
 let frontend: Frontend | null = null;
 let stopping = false;
+/** What the parent was told last; a worker that comes no further ends with its parent. */
+let state: WorkerMemo['state'] | 'starting' | 'promoting' = 'starting';
+let isDetached = false;
+let isUnmounted = false;
 /** Of a worker that succeeds a dead primary's: the answer, and whether the parent asked for it. */
 let resumed: WorkerMessage | null = null;
 let isResumeAsked = false;
 
 function send(message: WorkerMessage, then?: () => void): void {
-  if (process.send === undefined || !process.connected) {
-    then?.();
-    return;
-  }
-  process.send(message, () => then?.());
+  parent.send(message, then);
 }
 
 function leave(code: number, threadsEnded: boolean): void {
-  if (threadsEnded) process.exit(code);
+  if (threadsEnded) {
+    if (code === 0) parent.leave(() => process.exit(0));
+    else process.exit(code);
+    return;
+  }
   // process.exit() waits for a thread that sits in the kernel, of ours or of the pool: nothing
   // waits for SIGKILL.
   const kill = (): void => {
@@ -68,17 +76,22 @@ function start(message: StartMessage): void {
     resource: message.resource,
     node: message.node,
     log: withFields(log, () => ({ resource: name, role: runnerRole() })),
-    onEvent: (event) => send({ type: 'event', event: event.kind }),
+    onEvent: ({ kind }) => {
+      if (kind === 'attach' || kind === 'detach') isDetached = kind === 'detach';
+      send({ type: 'event', event: kind });
+    },
     undoFiles: { create: UndoFileWriter.create, open: UndoFileReader.open },
     ...(message.resumes ? { onResumed } : {}),
   });
   runner.start((error) => {
-    if (error === null) {
-      showRole();
-      send({ type: 'ready' });
-    } else {
+    if (error !== null) {
       fail(error);
+      return;
     }
+    showRole();
+    state = message.resumes ? 'resuming' : 'secondary';
+    parent.listen(message.socket);
+    send({ type: 'ready' });
   });
 }
 
@@ -116,11 +129,16 @@ function serve(
   frontend = made;
   made.onEnd((error) => {
     if (stopping) return;
-    if (error === null) send({ type: 'unmounted' });
-    else fail(error);
+    if (error !== null) {
+      fail(error);
+      return;
+    }
+    isUnmounted = true;
+    send({ type: 'unmounted' });
   });
   made.start(current.resource.volume, (error) => {
     if (error === null) {
+      state = 'serving';
       send({ type: 'serving', negotiated: made.negotiated });
       return;
     }
@@ -140,21 +158,42 @@ function stop(force: boolean): void {
   else frontend.stop(end, force);
 }
 
-/**
- * The parent is gone: nobody could take the device away in order any more. The front end is not
- * asked to stop: it wakes its readers through the own mount, and a SIGKILL in that moment would
- * leave a thread that waits for ever for an answer, with /dev/fuse and the lock of the copy held.
- */
+/** The parent is gone. The volume and the copy are served on until the next one comes. */
 function orphaned(): void {
   if (stopping) return;
+  const isSettled = state === 'secondary' || state === 'resuming' || state === 'serving';
+  if (isSettled && parent.canBeAdopted) {
+    log.warn({ state }, 'the parent is gone: this worker goes on, start hastd again');
+    return;
+  }
+  endAlone();
+}
+
+/**
+ * Nobody could take the device away in order any more. The front end is not asked to stop: it wakes
+ * its readers through the own mount, and a SIGKILL in that moment would leave a thread that waits
+ * for ever for an answer, with /dev/fuse and the lock of the copy held.
+ */
+function endAlone(): void {
   stopping = true;
-  log.warn({}, 'the parent is gone: this worker ends');
+  log.warn({ state }, 'the parent is gone: this worker ends');
   if (runner === null) leave(0, frontend === null);
   else runner.stop(true, (closed) => leave(0, frontend === null && closed));
 }
 
+function memo(): WorkerMemo | null {
+  if (stopping || started === null || state === 'starting' || state === 'promoting') return null;
+  const negotiated = frontend?.negotiated ?? null;
+  return {
+    version: adoptionVersion, pid: process.pid, start: started, state, negotiated, isDetached,
+    isUnmounted,
+  };
+}
+
 function promote(current: Runner, force: boolean, timeoutMs: number): void {
+  state = 'promoting';
   current.resource.promote(force, timeoutMs, (refusal) => {
+    if (refusal !== null) state = 'secondary';
     showRole();
     send(promotionAnswer(refusal));
   });
@@ -203,6 +242,7 @@ function receive(message: ParentMessage, socket: net.Socket | undefined): void {
     case 'serve': serve(runner, started, message.takeOver); return;
     case 'reload':
       runner.reload(message.resource);
+      started.resource = message.resource;
       send({ type: 'reloaded' });
       return;
     case 'order': order(runner, message.id, message.order); return;
@@ -215,15 +255,18 @@ function receive(message: ParentMessage, socket: net.Socket | undefined): void {
   }
 }
 
-process.on('message', (message: ParentMessage, handle: unknown) => {
-  try {
-    receive(message, handle as net.Socket | undefined);
-  } catch (error) {
-    fail(error);
-  }
-});
+const parent = new ParentLink({
+  receive: (message, socket) => {
+    try {
+      receive(message, socket);
+    } catch (error) {
+      fail(error);
+    }
+  },
+  lost: orphaned,
+  memo,
+}, log);
 process.on('uncaughtException', fail);
 process.on('unhandledRejection', fail);
-process.on('disconnect', orphaned);
 // Sent to a whole process group or cgroup: the parent decides when a worker ends.
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => undefined);

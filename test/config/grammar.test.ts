@@ -51,6 +51,7 @@ const sampleValues: Readonly<Record<string, string>> = {
   'async-lag-time': '3',
   'disk-timeout': '0',
   'on-no-data': 'fail',
+  'on-stop': 'refuse',
   'resync-rate': '10M',
   name: 'disk',
   local: '/dev/sdc',
@@ -213,6 +214,7 @@ t.test('grammar: values', async (t) => {
   t.equal(first('disk-timeout -1'), "'disk-timeout' is negative: -1");
   t.equal(first('disk-timeout 86401'), "'disk-timeout' cannot be 86401");
   t.equal(first('on-no-data wait'), "'on-no-data' cannot be 'wait'");
+  t.equal(first('on-stop end'), "'on-stop' cannot be 'end'");
   t.equal(first('resync-rate 65535'), "'resync-rate' is too small: 65535");
   t.equal(first('resync-rate 63k'), "'63k' is out of range");
   t.equal(first('resync-rate fast'), "'fast' is not a size");
@@ -251,6 +253,7 @@ resource a {
   async-lag-time 3
   disk-timeout 5
   on-no-data fail
+  on-stop force
   resync-rate 20M
   on h1.example.com { name disk local /dev/c remote tcp://peer:1 source tcp://10.0.0.9 }
   on h2 { local /dev/d remote tcp://h1 frontend fuse-native }
@@ -275,6 +278,7 @@ const fullJson = {
       'async-lag-time': 3,
       'disk-timeout': 5,
       'on-no-data': 'fail',
+      'on-stop': 'force',
       'resync-rate': '20M',
       on: {
         'h1.example.com': {

@@ -79,6 +79,7 @@ t.test('load: the short example, and every default', async (t) => {
       asyncLagTime: 10,
       diskTimeout: 30,
       onNoData: 'stall',
+      onStop: 'keep',
       resyncRate: 0,
       undoDirectory: '/var/lib/hast',
     }],

@@ -38,6 +38,7 @@ t.test('reload: what changes live', async (t) => {
     ['async-lag 1M async-lag-time 3', '', ['asyncLag', 'asyncLagTime']],
     ['disk-timeout 0', '', ['diskTimeout']],
     ['on-no-data fail', '', ['onNoData']],
+    ['on-stop force', '', ['onStop']],
     ['resync-rate 1M', '', ['resyncRate']],
   ];
   const moved = plan(resource('a') + resource('b'),

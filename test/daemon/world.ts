@@ -10,7 +10,7 @@ import type { Config, ResourceConfig } from '../../lib/config/model.ts';
 import type { DeviceOperations } from '../../lib/daemon/device.ts';
 import type { Hooks } from '../../lib/daemon/hooks.ts';
 import type { Timing } from '../../lib/daemon/timing.ts';
-import type { WorkerProgram } from '../../lib/daemon/worker-process.ts';
+import type { WorkerProgram } from '../../lib/daemon/worker-link.ts';
 
 /** Without what the test runner loads into every node process: it takes longer than the rest. */
 export const plainNode = ['-u', 'NODE_OPTIONS', process.execPath];
@@ -163,7 +163,7 @@ export function resourceConfig(name: string, more: Partial<ResourceConfig> = {})
     name, deviceName: name, local: 'well', remote: null, source: null,
     replication: 'fullsync', checksum: 'crc32', compression: 'hole', timeout: 1,
     exec: '/hook', frontend: 'direct', asyncLag: 1, asyncLagTime: 1,
-    diskTimeout: 30, onNoData: 'stall', resyncRate: 0,
+    diskTimeout: 30, onNoData: 'stall', onStop: 'refuse', resyncRate: 0,
     undoDirectory: '/var/lib/hast', ...more,
   };
 }

@@ -21,7 +21,8 @@ import { SimRandom } from '../fixtures/sim-world.ts';
 const modes = ['fullsync', 'memsync', 'async'] as const;
 type Mode = (typeof modes)[number];
 const victims = [
-  'primary worker', 'primary node', 'secondary worker', 'secondary parent', 'both nodes',
+  'primary worker', 'primary parent', 'primary node', 'secondary worker', 'secondary parent',
+  'both nodes',
 ] as const;
 type Victim = (typeof victims)[number];
 
@@ -118,7 +119,10 @@ class KillRun {
     } else {
       await killPart(side === 'primary' ? primary : secondary, part as Part, workers[side]);
     }
-    if (side === 'secondary' || victim === 'primary worker') {
+    const goesOn = side === 'secondary' || victim === 'primary worker' ||
+      victim === 'primary parent';
+    if (goesOn) {
+      if (victim === 'primary parent') await primary.start();
       if (side === 'secondary') await this.#secondaryReturns(part as Part);
       const { error } = await load.ended();
       if (error !== null) throw new Error(`the application saw an error: ${error}`);

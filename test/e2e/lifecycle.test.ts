@@ -9,38 +9,15 @@ import * as path from 'node:path';
 import t, { type Test } from 'tap';
 import { MiB, resourceName, type Lab } from '../../cli/lab.ts';
 import type { LabNode } from '../../cli/lab-node.ts';
-import { run, sleep, until } from '../../cli/lab-run.ts';
-import { checkFilesystem, killPart } from '../fixtures/e2e-kill.ts';
+import { sleep, until } from '../../cli/lab-run.ts';
+import {
+  checkFilesystem, kernelErrors, kernelLines, killPart, linesOf, verifyingLoad,
+} from '../fixtures/e2e-kill.ts';
 import { checksums, makeFilesystem, pairTest, writeFile } from '../fixtures/e2e-lab.ts';
 
 const kills = Number(process.env['HAST_KILLS'] ?? 15);
 const timeout = 3;
 const serves = /a new worker serves the device/;
-
-/** Runs of fio until the file `$2` is there; the first error of one ends it. */
-const load = `
-while [ ! -e "$2" ]; do
-  fio --name=load --filename="$1/load" --rw=randwrite --size=24M --bsrange=4k-64k --iodepth=16 \
-    --direct=1 --ioengine=libaio --verify=crc32c --verify_fatal=1 --verify_state_save=0 \
-    --fsync=64 --minimal || exit 1
-  echo "run done" >&2
-done`;
-
-const linesOf = (node: LabNode, what: RegExp): string[] =>
-  node.log().split('\n').filter((line) => what.test(line));
-
-/** What the kernel says of the device since the line number `from`; null where it tells nothing. */
-async function kernelErrors(device: string, from: number): Promise<string[] | null> {
-  const { code, stdout } = await run(['dmesg']).catch(() => ({ code: 1, stdout: '' }));
-  if (code !== 0) return null;
-  return stdout.split('\n').slice(from).filter((line) =>
-    line.includes(device) && /error|abort|read-only|remount/i.test(line));
-}
-
-const kernelLines = async (): Promise<number> => {
-  const { stdout } = await run(['dmesg']).catch(() => ({ stdout: '' }));
-  return stdout.split('\n').length - 1;
-};
 
 /** Kills the worker that is there now, whatever it does; its successor serves at the end. */
 async function killOnce(node: LabNode, twice: boolean): Promise<void> {
@@ -63,7 +40,7 @@ async function killed(inner: Test, lab: Lab): Promise<void> {
   const loop = path.basename(fs.readlinkSync(h1.device));
   const from = await kernelLines();
   const stop = path.join(lab.directory, 'stop');
-  const running = h1.run(['sh', '-c', load, 'sh', h1.mountPoint, stop], 150_000);
+  const running = h1.run(['sh', '-c', verifyingLoad, 'sh', h1.mountPoint, stop], 150_000);
   running.catch(() => undefined);
   await sleep(1000);
   for (let kill = 1; kill <= kills; kill++) {

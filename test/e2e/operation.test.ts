@@ -184,6 +184,8 @@ async function killed(inner: Test, lab: Lab): Promise<void> {
 
 t.setTimeout(290_000);
 await pairTest(t, 'operation: reload by SIGHUP', {}, reloadTest);
-await pairTest(t, 'operation: a device in use is not taken away', {}, inUse);
+await pairTest(t, 'operation: a device in use is not taken away', {
+  resource: ['on-stop refuse'],
+}, inUse);
 await pairTest(t, 'operation: unless by force', {}, byForce);
 await pairTest(t, 'operation: a killed primary comes back on the same node', {}, killed);
