@@ -35,6 +35,7 @@ function listLines(resource: ResourceStatus): string[] {
   add('replication', resource.replication);
   if (resource.worker !== null || resource.role !== 'init') add('status', resource.status);
   if (resource.worker !== null) add('workerpid', resource.worker);
+  if (resource.release !== null) add('release', resource.release);
   add('dirty', sized(resource.dirtyBytes));
   addOwnLines(resource, add);
   lines.push(...statisticsLines(resource));

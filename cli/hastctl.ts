@@ -10,6 +10,7 @@ import { orderCommand, resolveCommand, resyncCommand, undoCommand } from './orde
 import type { ResolveOptions } from './order-commands.ts';
 import type { Context } from './output.ts';
 import { chooseConfig, errorJson, errorLine } from './report.ts';
+import { upgradeCommand } from './upgrade-command.ts';
 import { waitCommand } from './wait-command.ts';
 import type { WaitOptions } from './wait-command.ts';
 
@@ -104,6 +105,10 @@ function addOrders(program: Command, run: Run): void {
     .argument('<name>', 'resource')
     .argument('<file>', 'the file of resolve --undo')
     .action((name: string, file: string) => run((context) => undoCommand(context, name, file)));
+  program.command('upgrade')
+    .description('hastd and its workers become the release installed now; nothing is unmounted')
+    .argument('[name...]', "resources whose workers are replaced; default: 'all'")
+    .action((names: string[]) => run((context) => upgradeCommand(context, names)));
   program.command('wait')
     .description('return when everything asked for holds')
     .argument(...manyNames)

@@ -21,6 +21,7 @@ interface Options {
   node?: string;
   pidfile?: string;
   foreground?: true;
+  test?: true;
   debug: number;
 }
 
@@ -30,6 +31,7 @@ function parseArguments(argv: string[]): Options {
     .option('-c, --config <file>', 'configuration (default: HAST_CONF, else /etc/hast.conf)')
     .option('--node <name>', 'name of this node (default: HAST_NODE, else the host name)')
     .option('-F, --foreground', 'stay in the foreground, log to stderr')
+    .option('-t, --test', 'read the configuration, say what is wrong with it, and end')
     .option('-P, --pidfile <file>', 'instead of the one in the configuration')
     .option('-d, --debug', 'log more; twice: everything', (_, count: number) => count + 1, 0)
     .helpOption('-h, --help')
@@ -84,7 +86,8 @@ async function main(): Promise<number> {
     // The daemon works in /: names given here are relative to where it was started.
     const choice = { file: path.resolve(file), node };
     const pidfile = options.pidfile === undefined ? undefined : path.resolve(options.pidfile);
-    if (options.foreground === true) await foreground(options, choice, pidfile);
+    if (options.test === true) readConfig(choice, (text) => process.stderr.write(text));
+    else if (options.foreground === true) await foreground(options, choice, pidfile);
     else await background(options, choice, pidfile);
     return ExitCode.ok;
   } catch (error) {

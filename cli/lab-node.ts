@@ -76,6 +76,11 @@ export class LabNode {
     return succeed(this.#argv(argv), this.#options(boundMs));
   }
 
+  /** A program in this node's network; an exit code other than 0 rejects. Gives stdout. */
+  onNode(argv: readonly string[], boundMs?: number): Promise<string> {
+    return succeed([...this.#place.prefix, ...argv], this.#options(boundMs));
+  }
+
   hastctl(...args: string[]): Promise<RunResult> {
     return this.run(['hastctl', ...args], 150_000);
   }

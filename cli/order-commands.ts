@@ -56,7 +56,9 @@ export function undoCommand(context: Context, resource: string, name: string): P
 /** Silent on success; every failure is printed, the first decides the exit code. */
 async function giveOrder(
   context: Context,
-  command: Exclude<ControlCommand, { command: 'ping' | 'role' | 'status' | 'resolve' }>,
+  command: Extract<ControlCommand, {
+    command: 'resync' | 'detach' | 'attach' | 'peer-gone' | 'undo';
+  }>,
 ): Promise<number> {
   const config = configOf(context);
   const timeoutMs = command.command === 'undo' ? copyMs : boundOf(config);

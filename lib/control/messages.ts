@@ -43,7 +43,11 @@ export type ControlCommand =
     command: 'resolve'; resource: string; discard: ResolveSide; dryRun: boolean;
     undo: string | null;
   }
-  | { command: 'undo'; resource: string; file: string };
+  | { command: 'undo'; resource: string; file: string }
+  /** hastd becomes what is installed now; it answers before, and again at the socket afterwards. */
+  | { command: 'replace-hastd' }
+  /** The workers become what is installed now, under their devices. */
+  | { command: 'replace-workers'; resources: readonly string[] };
 
 export type ControlRequest = ControlCommand & { schema: 1 };
 
@@ -66,6 +70,17 @@ export interface RoleResult {
 export interface OrderResult {
   name: string;
   error: ControlFailure | null;
+}
+
+/** A worker that took the place of another. */
+export interface ReplacedWorker {
+  name: string;
+  error: ControlFailure | null;
+  /** pid and release now; null where the role is init. */
+  worker: number | null;
+  release: string | null;
+  /** How long a primary's users waited, in milliseconds; null where nobody uses the device. */
+  pauseMs: number | null;
 }
 
 /** What one side wrote since the fork. */
@@ -91,7 +106,8 @@ export interface Resolution {
 }
 
 export interface ReplyOf {
-  ping: { pid: number; node: string };
+  /** `startedAt`: milliseconds since 1970; another value is another life of hastd. */
+  ping: { pid: number; node: string; release: string; startedAt: number };
   role: { results: RoleResult[] };
   status: { resources: ResourceStatus[] };
   resync: { results: OrderResult[] };
@@ -100,6 +116,8 @@ export interface ReplyOf {
   'peer-gone': { results: OrderResult[] };
   undo: { results: OrderResult[] };
   resolve: { resolution: Resolution };
+  'replace-hastd': { pid: number; release: string };
+  'replace-workers': { results: ReplacedWorker[] };
 }
 
 export type ControlReply =

@@ -32,10 +32,13 @@ const commandFields: Record<string, Record<string, object>> = {
     undo: { ...absolute, nullable: true },
   },
   undo: { resource: name, file: absolute },
+  'replace-workers': { resources: names },
 };
 
 export const requestSchema = {
-  ...record({ schema: schemaOne, command: { enum: ['ping', ...Object.keys(commandFields)] } }),
+  ...record({
+    schema: schemaOne, command: { enum: ['ping', 'replace-hastd', ...Object.keys(commandFields)] },
+  }),
   allOf: Object.entries(commandFields).map(([command, fields]) => ({
     if: record({ command: { const: command } }),
     then: record(fields),
@@ -62,7 +65,8 @@ const resourceStatus = record({
   extentSize: count, keepDirty: count, mediaSize: count,
   dirtyBytes: count, syncPercent: { type: 'number', minimum: 0, maximum: 100 },
   localDisk: text, peerDisk: text, peerRole: text,
-  worker: { ...count, nullable: true }, disconnectedSince: { type: 'number', nullable: true },
+  worker: { ...count, nullable: true }, release: nullableText,
+  disconnectedSince: { type: 'number', nullable: true },
   singleCopyWrites: count,
   syncRate: { type: 'number', minimum: 0 }, syncEta: { type: 'number', nullable: true },
   resyncPaused: flag, needsHuman: flag, keptBytes: count, keptFile: nullableText,
@@ -87,7 +91,7 @@ const resolution = record({
 });
 
 export const replySchemas = {
-  ping: record({ ...head, pid: count, node: text }),
+  ping: record({ ...head, pid: count, node: text, release: text, startedAt: count }),
   role: record({
     ...head,
     results: {
@@ -102,4 +106,15 @@ export const replySchemas = {
   'peer-gone': orderReply,
   undo: orderReply,
   resolve: record({ ...head, resolution }),
+  'replace-hastd': record({ ...head, pid: count, release: text }),
+  'replace-workers': record({
+    ...head,
+    results: {
+      type: 'array',
+      items: record({
+        name: text, error: { ...failure, nullable: true }, worker: { ...count, nullable: true },
+        release: nullableText, pauseMs: { type: 'number', nullable: true },
+      }),
+    },
+  }),
 };

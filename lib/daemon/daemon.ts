@@ -15,10 +15,13 @@ import type { LoadResult } from '../config/load.ts';
 import type { Config, ResourceConfig } from '../config/model.ts';
 import { planReload } from '../config/reload.ts';
 import type { ReloadPlan, Refusal } from '../config/reload.ts';
-import type { ControlRequest, OrderResult, ReplyOf, RoleResult } from '../control/messages.ts';
+import type {
+  ControlRequest, OrderResult, ReplacedWorker, ReplyOf, RoleResult,
+} from '../control/messages.ts';
 import { toFailure } from '../control/messages.ts';
 import type { ControlServer } from '../control/server.ts';
 import { startControlServer } from '../control/server.ts';
+import { within } from './deadline.ts';
 import type { DeviceOperations } from './device.ts';
 import { Hooks } from './hooks.ts';
 import type { PeerTarget } from './listener.ts';
@@ -27,6 +30,7 @@ import type { Lookup } from './peer-addresses.ts';
 import { PeerAddresses } from './peer-addresses.ts';
 import type { Pidfile } from './pidfile.ts';
 import { takePidfile } from './pidfile.ts';
+import { release } from './release.ts';
 import { Supervisor } from './supervisor.ts';
 import type { Timing } from './timing.ts';
 import { defaultTiming } from './timing.ts';
@@ -44,6 +48,8 @@ export interface DaemonOptions {
   operations: DeviceOperations;
   /** Keeps the devices' descriptions beyond the life of hastd, where somebody does. */
   store?: DescriptorStore;
+  /** `check` rejects where what is installed cannot take over; `become` returns where it failed. */
+  successor?: { check(): Promise<void>; become(): void };
   timing?: Partial<Timing>;
   lookup?: Lookup;
 }
@@ -52,6 +58,11 @@ export type ReloadResult =
   | { applied: true }
   | { applied: false; refused: Refusal[]; text: string };
 
+const startedAt = Date.now();
+/** Operations under way end before hastd is replaced. */
+const settleMs = 60_000;
+/** The answer is out by then, and the log. */
+const answerMs = 200;
 const rundirMode = 0o755;
 const devdirMode = 0o755;
 
@@ -105,7 +116,7 @@ export class Daemon {
   async handle(request: ControlRequest): Promise<ReplyOf[keyof ReplyOf]> {
     switch (request.command) {
       case 'ping':
-        return { pid: process.pid, node: this.#config.node };
+        return { pid: process.pid, node: this.#config.node, release, startedAt };
       case 'status': {
         const chosen = this.#select(request.resources);
         return { resources: await Promise.all(chosen.map((one) => one.status())) };
@@ -115,6 +126,13 @@ export class Daemon {
         const { role, force } = request;
         const chosen = this.#select(request.resources);
         return { results: await Promise.all(chosen.map((one) => changeRole(one, role, force))) };
+      }
+      case 'replace-hastd':
+        return await this.#replace();
+      case 'replace-workers': {
+        if (this.#stopping) throw new HastError('HAST_E_BUSY', 'hastd is stopping');
+        const chosen = this.#select(request.resources);
+        return { results: await Promise.all(chosen.map((one) => replaceWorker(one))) };
       }
       default:
         return await this.#order(request);
@@ -132,6 +150,29 @@ export class Daemon {
     const [resolution] = await Promise.all(chosen.map((one) => one.order(order)));
     if (resolution == null) throw new HastError('HAST_E_INTERNAL', 'a resolution without a result');
     return { resolution };
+  }
+
+  /** Answers first; then the process is what is installed now, and its workers are taken over. */
+  async #replace(): Promise<ReplyOf['replace-hastd']> {
+    const { successor } = this.#options;
+    if (this.#stopping || successor === undefined) {
+      throw new HastError('HAST_E_BUSY', 'hastd is stopping, or cannot be replaced');
+    }
+    await successor.check();
+    this.#stopping = true;
+    const settled = Promise.all([...this.#supervisors.values()].map((one) => one.settled()));
+    try {
+      await within(settleMs, 'an operation that is under way', settled);
+    } catch (error) {
+      this.#stopping = false;
+      throw error;
+    }
+    setTimeout(() => {
+      this.#log.warn({ release }, 'hastd becomes what is installed now');
+      successor.become();
+      this.#stopping = false;
+    }, answerMs);
+    return { pid: process.pid, release };
   }
 
   /** Applies the file as it is now, whole or not at all. */
@@ -337,7 +378,9 @@ export class Daemon {
   }
 }
 
-type OrderRequest = Exclude<ControlRequest, { command: 'ping' | 'status' | 'role' }>;
+type OrderRequest = Exclude<ControlRequest, {
+  command: 'ping' | 'status' | 'role' | 'replace-hastd' | 'replace-workers';
+}>;
 
 function orderOf(request: OrderRequest): Order {
   switch (request.command) {
@@ -358,6 +401,18 @@ async function carryOut(supervisor: Supervisor, order: Order): Promise<OrderResu
     return { name, error: null };
   } catch (error) {
     return { name, error: toFailure(error) };
+  }
+}
+
+async function replaceWorker(supervisor: Supervisor): Promise<ReplacedWorker> {
+  const { name } = supervisor;
+  try {
+    const { pauseMs } = await supervisor.stepOver() ?? { pauseMs: null };
+    const { worker, release } = await supervisor.status();
+    return { name, error: null, worker, release, pauseMs };
+  } catch (error) {
+    const none = { worker: null, release: null, pauseMs: null };
+    return { name, error: toFailure(error), ...none };
   }
 }
 

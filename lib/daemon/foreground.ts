@@ -11,6 +11,7 @@ import { LaunchedSide } from './launcher.ts';
 import type { LogLevel } from './logger.ts';
 import { createLogger, logLevelVariable } from './logger.ts';
 import { ServiceManager } from './service-manager.ts';
+import { becomeSuccessor, checkSuccessor } from './successor.ts';
 import { untilStopped } from './signals.ts';
 
 export interface ForegroundOptions {
@@ -44,6 +45,7 @@ export async function runForeground(options: ForegroundOptions): Promise<void> {
       program: { command: process.execPath, args: ['--enable-source-maps', worker] },
       operations: systemDevice,
       store: services,
+      successor: { check: checkSuccessor, become: () => becomeSuccessor(log) },
     });
   } catch (error) {
     if (launched.isLaunched) log.error({ error: errorText(error) }, 'hastd cannot start');

@@ -49,6 +49,7 @@ export function idleStatus(
     peerDisk: 'unknown',
     peerRole: 'unknown',
     worker: null,
+    release: null,
     disconnectedSince: null,
     singleCopyWrites: 0,
     syncRate: 0,

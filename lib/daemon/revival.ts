@@ -41,6 +41,7 @@ export class Revival {
   #diedAt = 0;
   #timer: NodeJS.Timeout | undefined;
   #needsHuman = false;
+  #pauseMs = 0;
 
   constructor(keeper: WorkerKeeper, timing: Timing, host: RevivalHost) {
     this.#keeper = keeper;
@@ -60,6 +61,22 @@ export class Revival {
 
   get isDetached(): boolean {
     return this.#isDetached;
+  }
+
+  /** How long users waited for the worker that serves now, in milliseconds. */
+  get pauseMs(): number {
+    return this.#pauseMs;
+  }
+
+  /** Throws where the worker cannot be replaced under its device. */
+  requireReplaceable(): void {
+    if (this.#negotiated !== null && !this.#isDetached) return;
+    const { name } = this.#keeper;
+    const why = this.#isDetached ? 'its local copy is detached'
+      : 'it cannot be replaced while it serves (frontend direct and Linux 6.9 are needed)';
+    const how = this.#isDetached ? `hastctl attach ${name}, then again` :
+      `unmount, hastctl role secondary ${name}, hastctl role primary ${name}`;
+    throw new HastError('HAST_E_REFUSED', `the worker goes on: ${why}`, { hint: how });
   }
 
   /** A parent that begins found the device served. */
@@ -162,7 +179,8 @@ export class Revival {
     }
     this.#keeper.become('resumed');
     this.#servedAt = performance.now();
-    const pauseMs = Math.round(this.#servedAt - this.#diedAt);
+    this.#pauseMs = Math.round(this.#servedAt - this.#diedAt);
+    const pauseMs = this.#pauseMs;
     this.#keeper.log.warn({ worker: run.worker.pid, pauseMs }, 'a new worker serves the device');
   }
 

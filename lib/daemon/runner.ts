@@ -22,6 +22,7 @@ import type { WireOptions } from '../format/wire.ts';
 import { PeerConnection } from '../net/connection.ts';
 import { dial } from '../net/connector.ts';
 import { lz4Compressor } from '../net/lz4.ts';
+import { release } from './release.ts';
 import { KeptFiles } from './kept-files.ts';
 import { carryOut, refused, type OrderDone, type UndoFiles } from './worker-orders.ts';
 import type { Order } from './worker-protocol.ts';
@@ -277,6 +278,7 @@ export class Runner {
       onNoData: config.onNoData,
       resyncRate: config.resyncRate,
       worker: process.pid,
+      release,
     };
   }
 

@@ -24,6 +24,7 @@ import { Revival } from './revival.ts';
 import { goOnWith } from './adoption.ts';
 import { RoleRecordFile } from './role-record.ts';
 import type { SupervisorState } from './states.ts';
+import { stepOver, type StepOver } from './step-over.ts';
 import { attachCopy, giveOrder, refuseUndoOnVolume } from './supervisor-orders.ts';
 import type { Timing } from './timing.ts';
 import type { KeeperOptions, Run } from './worker-keeper.ts';
@@ -184,6 +185,17 @@ export class Supervisor {
     });
   }
 
+  /** No operation is under way. */
+  settled(): Promise<void> {
+    return this.#operate(async () => undefined);
+  }
+
+  /** Its worker becomes what is installed now; null where the role is init. */
+  stepOver(): Promise<StepOver | null> {
+    const { run } = this.#keeper;
+    return stepOver(this.#keeper, this.#revival, this.#timing, run, (work) => this.#operate(work));
+  }
+
   async status(): Promise<ResourceStatus> {
     const { run, resource, state, detail } = this.#keeper;
     const idle = idleStatus(resource, this.#device.link, state, detail);
@@ -193,7 +205,9 @@ export class Supervisor {
     }
     try {
       const status = await run.worker.status(this.#timing.statusMs);
-      return { ...status, role: this.role, device: this.#device.link, worker: run.worker.pid };
+      const { role } = this;
+      // One of an older release does not say everything.
+      return { ...idle, ...status, role, device: this.#device.link, worker: run.worker.pid };
     } catch (error) {
       const why = `the worker gives no status: ${errorText(error)}`;
       return { ...idle, status: 'failed', detail: why, worker: run.worker.pid };
@@ -284,7 +298,7 @@ export class Supervisor {
         const lived = performance.now() - run.worker.startedAt;
         if (lived >= this.#timing.stableMs) this.#keeper.restarts = 0;
         await this.#keeper.forget(run);
-        const failure = await this.#copyFailure();
+        const failure = await this.#keeper.copyFailure();
         this.#keeper.rest(failure ?? exit.failure ??
           new HastError('HAST_E_TIMEOUT', exitText(exit)));
       });
@@ -380,7 +394,7 @@ export class Supervisor {
   async #showDevice(run: Run, deadline: Deadline): Promise<void> {
     const device = this.#device;
     const step = <T>(what: string, work: Promise<T>): Promise<T> =>
-      within(deadline.left(1000), what, Promise.race([work, whenEnded(run.worker)]));
+      within(deadline.left(1000), what, Promise.race([work, run.worker.whenEnded()]));
     await step('removing what an earlier daemon left', device.clear());
     await step('making the mount point', device.prepare());
     if (run.fuseFd !== null) await step('mounting', device.mount(run.fuseFd));
@@ -451,7 +465,7 @@ export class Supervisor {
     this.#log.error({ error: why.message, hint }, 'the device of the primary is taken away');
     await this.#takeAway();
     this.#keeper.detail = why.message;
-    const failure = await this.#copyFailure();
+    const failure = await this.#keeper.copyFailure();
     if (failure !== null) {
       this.#keeper.become('start');
       this.#keeper.rest(failure);
@@ -473,13 +487,6 @@ export class Supervisor {
     this.#keeper.become('stopped');
   }
 
-  /** After a worker's unexpected end: why its copy must not be used any more, or null. */
-  async #copyFailure(): Promise<HastError | null> {
-    const settling = this.#keeper.settle(this.#timing.stepMs);
-    const failure = await settling.then(() => null, asHastError);
-    return this.#keeper.guard.hasFailed ? failure : null;
-  }
-
   #clearLogged(): Promise<void> {
     return this.#logged('parts of the device could not be removed', this.#device.clear());
   }
@@ -490,11 +497,4 @@ export class Supervisor {
       this.#log.error({ error: errorText(error) }, failure);
     });
   }
-}
-
-function whenEnded(worker: WorkerProcess): Promise<never> {
-  return worker.exited.then((exit) => {
-    throw exit.failure ??
-      new HastError('HAST_E_INTERNAL', `the worker ended meanwhile (${exitText(exit)})`);
-  });
 }

@@ -77,6 +77,8 @@ export class WorkerKeeper {
   /** In `reviving`: the mounted description of the worker that died. */
   #mountedFd: number | null = null;
   #retryTimer: NodeJS.Timeout | undefined;
+  /** Loaded, and told nothing yet. */
+  #prepared: Run | undefined;
 
   constructor(options: KeeperOptions, events: KeeperEvents) {
     this.#options = options;
@@ -144,6 +146,22 @@ export class WorkerKeeper {
       if (onFailure === 'init') this.become('undone');
       else this.rest(failure);
       throw failure;
+    }
+  }
+
+  /**
+   * Loads the code of the next worker while the present one serves. Throws where it does not come
+   * so far; nothing has changed then.
+   */
+  async prepare(): Promise<void> {
+    const fuseFd = this.#run?.fuseFd ?? null;
+    const next = this.#newRun(new ChildLink(this.#options.program, fuseFd), null);
+    try {
+      await next.worker.whenLoaded(this.#timing.readyMs);
+      this.#prepared = next;
+    } catch (error) {
+      await next.worker.kill(this.#timing.killMs);
+      throw asHastError(error);
     }
   }
 
@@ -236,6 +254,12 @@ export class WorkerKeeper {
     await this.guard.settle(this.resource.local, ms);
   }
 
+  /** After a worker's unexpected end: why its copy must not be used any more, or null. */
+  async copyFailure(): Promise<HastError | null> {
+    const failure = await this.settle(this.#timing.stepMs).then(() => null, asHastError);
+    return this.guard.hasFailed ? failure : null;
+  }
+
   /** Role secondary without a worker: tried again later, or not before a person acted. */
   rest(failure: HastError): void {
     if (isForPerson(failure)) {
@@ -306,16 +330,28 @@ export class WorkerKeeper {
 
   /** Its memory and descriptors are its own: it is one worker process, and it waits for `start`. */
   #spawn(fuseFd: number | null): Run {
-    return this.#follow(new ChildLink(this.#options.program, fuseFd), fuseFd);
+    const prepared = this.#prepared;
+    this.#prepared = undefined;
+    if (prepared === undefined || prepared.worker.exit !== undefined) {
+      return this.#follow(new ChildLink(this.#options.program, fuseFd), fuseFd);
+    }
+    prepared.fuseFd = fuseFd;
+    this.#run = prepared;
+    return prepared;
   }
 
   #follow(link: WorkerLink, fuseFd: number | null): Run {
+    const run = this.#newRun(link, fuseFd);
+    this.#run = run;
+    return run;
+  }
+
+  #newRun(link: WorkerLink, fuseFd: number | null): Run {
     const worker = new WorkerProcess(link, {
       event: (event) => this.#events.event(event),
       unmounted: () => this.#events.unmounted(run),
     });
     const run: Run = { worker, fuseFd };
-    this.#run = run;
     void worker.exited.then((exit) => this.#events.ended(run, exit));
     return run;
   }

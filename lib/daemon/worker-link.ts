@@ -21,6 +21,8 @@ const threadPoolSize = '16';
 const drainMs = 1000;
 /** An adopted worker takes a connection that it is told of within this. */
 const takeMs = 5000;
+/** When after its socket closed the end of a process is looked for. */
+const reapMs = [0, 50, 500, 5000];
 
 /** How a worker is started. */
 export interface WorkerProgram {
@@ -228,7 +230,7 @@ export class AdoptedLink implements WorkerLink {
     this.#onClosed?.(new HastError('HAST_E_PROTOCOL', `the worker is gone: ${why}`));
     if (this.#processFd < 0) return;
     // It may be a child of this very process, before it became another program.
-    reapChild(this.#pid);
+    for (const ms of reapMs) setTimeout(() => reapChild(this.#pid), ms).unref();
     fs.close(this.#processFd, () => undefined);
     this.#processFd = -1;
     this.#handler?.ended(this.#hasLeft ? 0 : null, null);

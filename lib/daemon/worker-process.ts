@@ -50,6 +50,8 @@ export class WorkerProcess {
   #orders = 0;
   readonly #says: WorkerSays;
   readonly #stuck: Promise<void>;
+  readonly #loaded: Promise<void>;
+  #saysLoaded: () => void = () => undefined;
   #saysStuck: () => void = () => undefined;
 
   constructor(link: WorkerLink, says: WorkerSays) {
@@ -57,6 +59,9 @@ export class WorkerProcess {
     this.#says = says;
     this.#stuck = new Promise((resolve) => {
       this.#saysStuck = resolve;
+    });
+    this.#loaded = new Promise((resolve) => {
+      this.#saysLoaded = resolve;
     });
     this.exited = new Promise((resolve) => {
       const settle = (code: number | null, signal: string | null): void => {
@@ -134,6 +139,19 @@ export class WorkerProcess {
     else this.#link.sendSocket(preface, socket);
   }
 
+  /** Its code is loaded. Throws where it ends, or takes longer than `timeoutMs`. */
+  async whenLoaded(timeoutMs: number): Promise<void> {
+    const loaded = Promise.race([this.#loaded, this.whenEnded()]);
+    await within(timeoutMs, 'loading the worker', loaded);
+  }
+
+  /** Rejects when it has ended. */
+  async whenEnded(): Promise<never> {
+    const exit = await this.exited;
+    throw exit.failure ??
+      new HastError('HAST_E_INTERNAL', `the worker ended meanwhile (${exitText(exit)})`);
+  }
+
   /** Asks it to end and waits; false where it is still there after `timeoutMs`, or stuck. */
   async stop(force: boolean, timeoutMs: number): Promise<boolean> {
     if (this.exit !== undefined) return true;
@@ -174,6 +192,10 @@ export class WorkerProcess {
     }
     if (message.type === 'stuck') {
       this.#saysStuck();
+      return;
+    }
+    if (message.type === 'loaded') {
+      this.#saysLoaded();
       return;
     }
     for (const waiter of this.#waiters) {

@@ -94,6 +94,8 @@ export type ParentMessage =
   | { type: 'status' };
 
 export type WorkerMessage =
+  /** The first of all: its code is loaded, and it waits for `start`. */
+  | { type: 'loaded' }
   /** Metadata read, lock held; the worker is a secondary now. */
   | { type: 'ready' }
   | { type: 'promoted' }

@@ -270,3 +270,4 @@ process.on('uncaughtException', fail);
 process.on('unhandledRejection', fail);
 // Sent to a whole process group or cgroup: the parent decides when a worker ends.
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => undefined);
+send({ type: 'loaded' });

@@ -57,6 +57,8 @@ export interface ResourceStatus {
   peerRole: 'init' | 'primary' | 'secondary' | 'unknown';
   /** pid, or null without a worker. */
   worker: number | null;
+  /** Release of hast-linux that the worker runs; null without one. */
+  release: string | null;
   /** Seconds since 1970 since when the peer is not connected; null while connected. */
   disconnectedSince: number | null;
   /** Writes acknowledged with one copy only, since the peer was last complete. */

@@ -15,6 +15,8 @@ import { parseReply, parseRequest } from '../../lib/control/validate.ts';
 import { resourceConfig } from '../daemon/world.ts';
 import { idleStatus } from '../../lib/daemon/idle-status.ts';
 
+const pong = { pid: 7, node: 'h1', release: '0.0.0', startedAt: 1 };
+
 t.jobs = 4;
 const it = (name: string, run: (test: Test) => Promise<void>): void => {
   void t.test(name, { buffered: true }, run);
@@ -35,7 +37,7 @@ async function served(
   const file = socketPath(test);
   const server = await startControlServer({
     path: file, log: silentLogger, clientMs, connectionsMax: 3,
-    handle: handle ?? (async () => ({ pid: 7, node: 'h1' })),
+    handle: handle ?? (async () => pong),
   });
   test.teardown(() => server.close());
   return file;
@@ -122,7 +124,7 @@ it('server: a path that is no socket, or too long, is refused', async (test) => 
   const file = socketPath(test);
   fs.writeFileSync(file, 'mine');
   const start = (name: string) => startControlServer({
-    path: name, log: silentLogger, handle: async () => ({ pid: 7, node: 'h1' }),
+    path: name, log: silentLogger, handle: async () => pong,
   });
   await test.rejects(start(file), { code: 'HAST_E_ADDRESS_IN_USE', message: /not a socket/ });
   test.equal(fs.readFileSync(file, 'utf8'), 'mine');
@@ -177,7 +179,7 @@ it('client: no daemon, a daemon that leaves, babbles, or says nothing', async (t
   await test.rejects(ping(), { code: 'HAST_E_PROTOCOL' });
   say = 'what?\n';
   await test.rejects(ping(), { code: 'HAST_E_PROTOCOL' });
-  say = '{"schema":1,"ok":true,"pid":"seven","node":"h1"}\n';
+  say = `${JSON.stringify({ schema: 1, ok: true, ...pong, pid: 'seven' })}\n`;
   await test.rejects(ping(), { code: 'HAST_E_PROTOCOL', message: /pid/ });
   say = '';
   await test.rejects(ping(), { code: 'HAST_E_TIMEOUT' });

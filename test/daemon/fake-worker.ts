@@ -120,6 +120,7 @@ function receive(message: ParentMessage, handle: unknown): void {
 
 process.on('message', (message, handle) => receive(message as ParentMessage, handle));
 process.on('disconnect', () => process.exit(0));
+say({ type: 'loaded' });
 process.on('SIGUSR1', () => say({ type: 'event', event: 'connect' }));
 process.on('SIGALRM', () => say({ type: 'event', event: 'split-brain' }));
 process.on('SIGUSR2', () => fail('HAST_E_CORRUPT'));
