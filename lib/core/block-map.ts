@@ -107,6 +107,13 @@ export class BlockMap {
     return false;
   }
 
+  /** True where every block that the bytes `offset`..`offset + length` touch is set. */
+  covers(offset: number, length: number): boolean {
+    const first = Math.floor(offset / limits.blockSize);
+    const count = Math.ceil((offset + length) / limits.blockSize) - first;
+    return this.runLength(first, count) === count;
+  }
+
   /** Moves every set block that lies wholly within the bytes to `target`, a map of equal size. */
   moveRange(offset: number, length: number, target: BlockMap): void {
     if (this.#count === 0) return;

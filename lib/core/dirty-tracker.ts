@@ -261,9 +261,12 @@ export class DirtyTracker {
   isDurablyStale(offset: number, length: number): boolean {
     if (this.#committing) return false;
     for (const region of regionsOf(offset, length)) if (this.#unwritten.has(region)) return false;
-    const first = Math.floor(offset / limits.blockSize);
-    const count = Math.ceil((offset + length) / limits.blockSize) - first;
-    return this.peerStale.runLength(first, count) === count;
+    return this.peerStale.covers(offset, length);
+  }
+
+  /** This copy counts as it is, durably by now: what was stale here is stale at the peer. */
+  localCounts(): void {
+    this.#local.drain((region, bits) => this.setRegionStale(region, bits));
   }
 
   /** Call when a local flush is issued; one that fails is never reported done. */
@@ -326,10 +329,7 @@ export class DirtyTracker {
     this.#release(this.#regions([]), done);
   }
 
-  /**
-   * Forgets every mark: this copy is equal to the peer's now, and flushed. Durable when `done`
-   * comes.
-   */
+  /** Forgets every mark, durably when `done` comes: both copies are equal, and flushed. */
   clearAll(done: Done): void {
     this.#peer.clearAll();
     this.#local.clearAll();

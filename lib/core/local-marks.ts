@@ -69,6 +69,15 @@ export class LocalMarks {
     this.#flushes.clear();
   }
 
+  /** Gives every mark away, region by region (null: all of it), and keeps none. */
+  drain(take: (region: number, bits: Uint8Array | null) => void): void {
+    const flushing = [...this.#flushes].map(({ blocks }) => blocks);
+    for (const map of [this.stale, this.#unflushed, ...flushing]) {
+      for (const region of map.regions()) take(region, map.bits(region));
+    }
+    this.clearAll();
+  }
+
   /** What the region's durable marks must hold. */
   marks(region: number): RegionMarks {
     let marks = withMarks(this.stale, region, null);

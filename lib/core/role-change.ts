@@ -264,8 +264,13 @@ export class RoleChange {
     const lineage = this.#nextLineage();
     const record = (recorded: Lineage, isJoined: boolean): void => {
       context.store.update({ ...recorded, ...this.#patch(answer, isJoined) }, (error) => {
-        if (error !== 0) fail(error);
-        else this.#promoted(request);
+        if (error !== 0) {
+          fail(error);
+          return;
+        }
+        // A fill that is given up names what differs; the peer has handed its own marks over.
+        if (answer.ineligible) context.tracker.localCounts();
+        this.#promoted(request);
       });
     };
     if (session?.isComplete === true) this.#announce(session, request, lineage, record);

@@ -105,6 +105,8 @@ export class SyncTarget {
       }, (error) => {
         if (error !== 0) this.#context.localFailed('metadata', error);
         else if (session.phase === 'adopting') tracker.clearAll(() => this.#adopted());
+        // The session ended, so that its marks stay: of a copy that counts by now.
+        else tracker.localCounts();
       });
     };
     // Everything copied was flushed here before the source said done; this covers the rest.

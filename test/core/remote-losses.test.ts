@@ -3,7 +3,9 @@
  * the handshake, the role. Nothing is taken for more than it is, and nothing hangs.
  */
 import { MiB } from '../../lib/format/limits.ts';
+import { DiscardSide } from '../../lib/core/operator.ts';
 import { coreStatus } from '../../lib/core/status.ts';
+import { DataState, PeerState } from '../../lib/format/superblock.ts';
 import { eachSeed } from '../fixtures/sim-each.ts';
 import { SimLedger } from '../fixtures/sim-ledger.ts';
 import { equal, served, work } from '../fixtures/sim-remote.ts';
@@ -206,4 +208,72 @@ eachSeed('remote: what waited for a copy to be whole is marked once when another
     equal(pair, ledger);
     pair.pass(9000);
     t.ok(pair.isUnmarked(a), 'nothing is held for nobody');
+  });
+
+eachSeed('remote: a half-filled copy that was forced and wins: what it lacked is overwritten there',
+  { seeds: 20 }, (pair, t) => {
+    const { a, b } = pair.primary();
+    pair.load(a, 30);
+    pair.answered(a);
+    a.running.operator.detach(() => undefined);
+    pair.until('served', () => served(pair));
+    pair.load(a, 10);
+    pair.answered(a);
+    a.running.operator.pauseResync(pair.world.random.chance(0.8));
+    a.attach();
+    pair.until('it is to be filled', () => a.running.session?.remote?.pull != null);
+    pair.pass(pair.world.random.unit());
+    pair.partition();
+    a.crash(pair.world.random.chance(0.5));
+    a.start();
+    pair.until('a runs again', () => a.resource !== null);
+    t.not(pair.promote(a), null, 'refused without force');
+    pair.mustPromote(a, true);
+    t.ok(a.running.context.tracker.localStale.isEmpty, 'nothing is stale in a copy that counts');
+    pair.load(a, 3);
+    pair.answered(a);
+    pair.heal();
+    pair.until('refused', () => b.running.refusal?.reason === 'split-brain');
+    let refusal: unknown = 'none yet';
+    b.running.operator.resolve(
+      { discard: DiscardSide.local, dryRun: false, undo: null }, (result) => {
+        ({ refusal } = result);
+      });
+    pair.until('the decision is made', () => refusal !== 'none yet');
+    t.equal(refusal, null);
+    pair.complete();
+    t.equal(pair.difference(), -1, 'both copies are equal');
+    pair.pass(9000);
+    t.ok(pair.isUnmarked(a), 'and nothing is marked');
+  });
+
+eachSeed('remote: a copy made whole in the last moment of a session has nothing stale here',
+  { seeds: 10 }, (pair, t) => {
+    const { a, b } = pair.primary();
+    a.running.operator.detach(() => undefined);
+    pair.until('served', () => served(pair));
+    pair.load(a, 10);
+    pair.answered(a);
+    a.running.operator.pauseResync(true);
+    a.attach();
+    pair.until('it is to be filled', () => a.running.session?.remote?.pull != null);
+    a.crash(false);
+    a.start();
+    pair.until('its copy is whole', () => a.phase === 'adopting');
+    a.disk.watch = ({ kind }) => {
+      if (kind === 'durable' && a.phase === 'adopting') pair.partition();
+    };
+    const { store } = a.running.context;
+    pair.until('on record', () => store.value.dataState === DataState.consistent);
+    pair.pass(5);
+    t.equal(a.phase, 'none', 'nobody heard of it');
+    t.not(b.running.context.store.value.peerState, PeerState.complete);
+    pair.mustPromote(a, true);
+    pair.load(a, 10);
+    pair.answered(a);
+    pair.heal();
+    pair.complete();
+    t.equal(pair.difference(), -1);
+    pair.pass(9000);
+    t.ok(pair.isUnmarked(a), 'nothing is marked');
   });

@@ -5,6 +5,7 @@
 import type { SimRandom } from '../fixtures/sim-world.ts';
 import type { Machine } from './machine.ts';
 import type { SimRun } from './run.ts';
+import { targetPhases } from './syncs.ts';
 
 export class Cluster {
   isHealing = false;
@@ -84,6 +85,8 @@ export class Cluster {
     const other = this.#run.other(machine);
     // A primary without its own copy has all it needs here, whatever its old disk holds.
     if (other.isRemote) return false;
+    // A target counts as a copy no longer, also before a byte of it has changed.
+    if (targetPhases.has(other.node.phase)) return false;
     return ledger.view(machine.node).unique === 0 && ledger.view(other.node).kind !== 'mixed';
   }
 

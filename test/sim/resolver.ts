@@ -72,6 +72,11 @@ export class Resolver {
     return this.#asked !== null && this.#asked.machine.node.resource === this.#asked.core;
   }
 
+  /** Both copies are equal: what a decision forbade that was never answered holds no longer. */
+  joined(): void {
+    for (const machine of this.#run.machines) machine.guard = () => undefined;
+  }
+
   /** True where something was begun. */
   begin(loser: Machine): boolean {
     const { world: { random }, cluster } = this.#run;

@@ -58,6 +58,7 @@ export class SyncWatch {
       one.isGivenUp = false;
     }
     run.forks.joined();
+    run.resolver.joined();
     ledger.streams[machine.name] = null;
     if (run.options.mode === 'async' && view.kind === 'exact') this.#streams(machine, leader);
     if (!run.marks.isMeaningful) run.marks.start();
