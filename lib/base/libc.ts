@@ -23,6 +23,10 @@ const LOCK_UN = 8;
 /** _IOR(0x12, 114, size_t) where size_t has 8 bytes and reading is 2 (x86, arm, riscv). */
 const BLKGETSIZE64 = 0x8008_1272;
 const PR_SET_IO_FLUSHER = 57;
+/** PROT_READ | PROT_WRITE, MAP_SHARED, MAP_FAILED. */
+const PROT_READ_WRITE = 3;
+const MAP_SHARED = 1;
+const MAP_FAILED = 0xffff_ffff_ffff_ffffn;
 
 type Call = (...values: unknown[]) => number;
 type AsyncDone = (error: unknown, result: number) => void;
@@ -36,6 +40,8 @@ interface Libc {
   prctl: Call;
   madvise: Call;
   mlock: Call;
+  mmap: (...values: unknown[]) => bigint;
+  view: (pointer: bigint, length: number) => ArrayBuffer;
 }
 
 /** undefined: not tried yet; null: cannot be loaded. */
@@ -55,6 +61,9 @@ function load(): Libc | null {
         'unsigned long c, unsigned long d)'),
       madvise: declare('int madvise(void *start, size_t length, int advice)'),
       mlock: declare('int mlock(void *start, size_t length)'),
+      mmap: library.func('void *mmap(void *start, size_t length, int protection, int flags, ' +
+        'int fd, int64 offset)') as Libc['mmap'],
+      view: (pointer, length) => koffi.view(pointer, length),
     };
   } catch {
     return null;
@@ -146,4 +155,21 @@ export function madvise(range: Buffer, advice: number): number {
  */
 export function mlock(range: Buffer): number {
   return errnoOf((library) => library.mlock(range, range.length));
+}
+
+/**
+ * mmap(2) of the first `length` bytes of a file, shared, to read and write, until the process ends;
+ * the descriptor may be closed. `bytes` is null where `errno` is not 0. A store beyond the end of
+ * the file, or to a page without a place on its file system, ends the process (SIGBUS).
+ */
+export function mapShared(fd: number, length: number): { errno: number; bytes: Buffer | null } {
+  const library = libc();
+  if (library === null) return { errno: ENOSYS, bytes: null };
+  try {
+    const start = library.mmap(null, length, PROT_READ_WRITE, MAP_SHARED, fd, 0);
+    if (start === MAP_FAILED) return { errno: library.errno(), bytes: null };
+    return { errno: 0, bytes: Buffer.from(library.view(start, length)) };
+  } catch {
+    return { errno: EIO, bytes: null };
+  }
 }
