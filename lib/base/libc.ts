@@ -35,6 +35,10 @@ const F_SETFD = 2;
 const FD_CLOEXEC = 1;
 /** stdin, stdout, stderr: Node marks them to be closed at exec. */
 const stdio = [0, 1, 2];
+/** PROT_READ | PROT_WRITE, MAP_SHARED, MAP_FAILED. */
+const PROT_READ_WRITE = 3;
+const MAP_SHARED = 1;
+const MAP_FAILED = 0xffff_ffff_ffff_ffffn;
 
 type Call = (...values: unknown[]) => number;
 type AsyncDone = (error: unknown, result: number) => void;
@@ -52,6 +56,8 @@ interface Libc {
   waitpid: Call;
   execve: Call;
   fcntl: Call;
+  mmap: (...values: unknown[]) => bigint;
+  view: (pointer: bigint, length: number) => ArrayBuffer;
 }
 
 /** sd_pid_notify_with_fds(3). */
@@ -77,6 +83,9 @@ function load(): Libc | null {
       waitpid: declare('int waitpid(int pid, int *status, int options)'),
       fcntl: declare('int fcntl(int fd, int command, long argument)'),
       execve: declare('int execve(const char *path, const char **argv, const char **envp)'),
+      mmap: library.func('void *mmap(void *start, size_t length, int protection, int flags, ' +
+        'int fd, int64 offset)') as Libc['mmap'],
+      view: (pointer, length) => koffi.view(pointer, length),
     };
   } catch {
     return null;
@@ -257,4 +266,21 @@ function descriptorOf(run: (library: Libc) => number): { errno: number; fd: numb
     return fd;
   });
   return { errno, fd: errno === 0 ? fd : -1 };
+}
+
+/**
+ * mmap(2) of the first `length` bytes of a file, shared, to read and write, until the process ends;
+ * the descriptor may be closed. `bytes` is null where `errno` is not 0. A store beyond the end of
+ * the file, or to a page without a place on its file system, ends the process (SIGBUS).
+ */
+export function mapShared(fd: number, length: number): { errno: number; bytes: Buffer | null } {
+  const library = libc();
+  if (library === null) return { errno: ENOSYS, bytes: null };
+  try {
+    const start = library.mmap(null, length, PROT_READ_WRITE, MAP_SHARED, fd, 0);
+    if (start === MAP_FAILED) return { errno: library.errno(), bytes: null };
+    return { errno: 0, bytes: Buffer.from(library.view(start, length)) };
+  } catch {
+    return { errno: EIO, bytes: null };
+  }
 }

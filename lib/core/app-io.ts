@@ -83,7 +83,7 @@ export class AppIo implements Volume {
     }
     this.#active.clear();
     this.#pool = [];
-    this.#stream = null;
+    this.useStream(null);
     return pending;
   }
 
@@ -103,6 +103,16 @@ export class AppIo implements Volume {
 
   useStream(stream: PeerStream | null): void {
     this.#stream = stream;
+    const { inflight, store, tracker } = this.#context;
+    if (stream === null) inflight.lose();
+    else if (stream.counts && tracker.peerStale.isEmpty) {
+      inflight.trust(store.value, stream.instance);
+    }
+  }
+
+  /** The peer has executed the piece of `record` that is under way, or it returned here. */
+  left(record: AppRecord): void {
+    this.#context.inflight.leave(record.entry);
   }
 
   /** Launched pieces whose local write runs and that `stream` does not carry. */
@@ -139,6 +149,7 @@ export class AppIo implements Volume {
     const record = this.#pool.pop() ?? new AppRecord(this);
     record.app = app;
     record.order = ++this.#arrivals;
+    record.entry = -1;
     record.since = this.#host.isSyncing ? this.#context.clock.now() : 0;
     record.op = app.op;
     record.from = offset;
@@ -186,14 +197,18 @@ export class AppIo implements Volume {
       return;
     }
     const app = record.app as AppRequest;
-    const { disk, dataOffset, statistics } = this.#context;
+    const { disk, dataOffset, statistics, inflight } = this.#context;
     const { pieceFrom } = record;
     const length = record.pieceTo - pieceFrom;
     record.launched = true;
     record.stream = stream;
     record.counts = stream !== null && stream.counts;
     statistics.queueLocal++;
-    if (stream !== null) this.#send(record, app, stream, length);
+    if (stream === null) inflight.lose();
+    else {
+      record.entry = inflight.enter(pieceFrom, length);
+      this.#send(record, app, stream, length);
+    }
     if (record.op === AppOp.write) {
       disk.write(dataOffset + pieceFrom, app.buffer, app.bufferOffset, length, record.onLocal);
     } else {
@@ -214,6 +229,7 @@ export class AppIo implements Volume {
     if (record.stream !== null) {
       if (errno === 0 && !tracker.peerStale.isEmpty) tracker.clearStale(record.pieceFrom, length);
       record.stream.written(record.pieceFrom, length);
+      if (errno === 0) this.left(record);
     } else {
       tracker.setStale(record.pieceFrom, length);
     }

@@ -20,6 +20,8 @@ export class AppRecord implements RangeLock, MarkRequest, StreamItem, RoomWaiter
   seq = 0;
   windowBytes = 0;
   sentAt = 0;
+  /** Of the piece under way: its entry in the in-flight table. */
+  entry = -1;
   mode: Mode = 'fullsync';
   /** The stream that carries this piece, while its session lives. */
   stream: PeerStream | null = null;
@@ -74,6 +76,7 @@ export class AppRecord implements RangeLock, MarkRequest, StreamItem, RoomWaiter
     if (this.isLate) return;
     this.stage = PeerStage.done;
     this.atPeer = false;
+    this.#io.left(this);
     this.#io.advance(this);
   }
 

@@ -2,6 +2,7 @@
 import type { Logger } from '../base/log.ts';
 import type { Mode } from './completion.ts';
 import type { DirtyTracker } from './dirty-tracker.ts';
+import type { InflightTable } from './inflight-table.ts';
 import type { ClockPort, EventPort, RandomPort, TurnPort, UndoStore } from './ports.ts';
 import type { RangeLocks } from './range-lock.ts';
 import type { SuperblockStore } from './superblock-store.ts';
@@ -45,6 +46,8 @@ export interface CoreContext {
   readonly events: EventPort;
   readonly turn: TurnPort;
   readonly undo: UndoStore;
+  /** What a successor finds, should this process be killed. */
+  readonly inflight: InflightTable;
   readonly log: Logger;
   readonly statistics: Statistics;
   /** Start of the data in `local`. */

@@ -86,7 +86,7 @@ export class DirtyTracker {
   ) {
     this.extentSize = geometry.extentSize;
     this.#keepDirty = geometry.keepDirty;
-    this.#peer = new PeerMarks(loaded.peerStale, geometry.mediaSize);
+    this.#peer = new PeerMarks(loaded.peerStale, geometry.mediaSize, loaded.handedDown);
     this.#local = new LocalMarks(loaded.localStale, geometry.mediaSize);
     this.#writer = new MapWriter(disk, geometry, loaded, now, (errno) => {
       // Nothing that waits for a mark may go on: the owner fails every pending request.

@@ -11,6 +11,7 @@ import { decodeHotSlot, decodeIndexPage, decodeMapPage, RegionBit } from '../for
 import { limits, MiB } from '../format/limits.ts';
 import type { Superblock } from '../format/superblock.ts';
 import { BlockMap } from './block-map.ts';
+import type { HandedDown } from './peer-marks.ts';
 import type { DiskPort } from './ports.ts';
 
 export interface LoadedMap {
@@ -35,6 +36,8 @@ export interface LoadedMap {
   damage: string[];
   /** Regions that `damage` speaks of: marks of blocks stale here may be missing for them. */
   damagedRegions: Set<number>;
+  /** Not on disk: what the process before left of what the peer has executed. */
+  handedDown: HandedDown | null;
 }
 
 type LoadDone = (errno: number, loaded: LoadedMap) => void;
@@ -63,6 +66,7 @@ class MapLoader {
       hot: [],
       damage: [],
       damagedRegions: new Set(),
+      handedDown: null,
     };
   }
 

@@ -6,6 +6,7 @@ import {
 } from '../format/superblock.ts';
 import type { CoreContext, CoreOptions } from './context.ts';
 import { DirtyTracker } from './dirty-tracker.ts';
+import type { InflightTable } from './inflight-table.ts';
 import { loadMap, type LoadedMap } from './map-loader.ts';
 import type { DiskPort } from './ports.ts';
 import type { Attachment } from './remote-state.ts';
@@ -81,7 +82,8 @@ function checkIdentity(block: Superblock, localSize: number, options: CoreOption
 
 /** The parts of a core that come with a disk. */
 export function attachmentOf(
-  disk: WatchedDisk, block: Superblock, loaded: LoadedMap, onError: (errno: number) => void,
+  disk: WatchedDisk, block: Superblock, loaded: LoadedMap, inflight: InflightTable,
+  onError: (errno: number) => void,
 ): Attachment {
   if (block.dataState === DataState.consistent) {
     // Left over from a copy that was filled: what is here counts, and the blocks may differ.
@@ -96,7 +98,8 @@ export function attachmentOf(
   }
   return {
     disk,
-    store: new SuperblockStore(disk, block),
+    store: new SuperblockStore(disk, block, null, (generation) =>
+      inflight.generationChanges(generation)),
     tracker,
     dataOffset: block.dataOffset,
     mediaSize: block.mediaSize,
@@ -123,7 +126,7 @@ export function openAttachment(
         done(unreadableMap(errno), null);
         return;
       }
-      const attachment = attachmentOf(watched, block, loaded, (code) => {
+      const attachment = attachmentOf(watched, block, loaded, context.inflight, (code) => {
         if (context.tracker === attachment.tracker) context.localFailed('metadata', code);
         else attachment.onEarlyError?.(code);
       });

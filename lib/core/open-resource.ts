@@ -8,10 +8,11 @@ import type { Logger } from '../base/log.ts';
 import type { Statistics } from '../format/status.ts';
 import type { Superblock } from '../format/superblock.ts';
 import type { CoreContext, CoreOptions } from './context.ts';
+import { InflightTable } from './inflight-table.ts';
 import { loadMap, type LoadedMap } from './map-loader.ts';
 import { attachmentOf, readSuperblock, unreadableMap } from './open-attachment.ts';
 import type {
-  ClockPort, ConnectPort, DiskPort, EventPort, RandomPort, TurnPort, UndoStore,
+  ClockPort, ConnectPort, DiskPort, EventPort, RandomPort, SurvivingMemory, TurnPort, UndoStore,
 } from './ports.ts';
 import { RangeLocks } from './range-lock.ts';
 import { Resource } from './resource.ts';
@@ -28,6 +29,8 @@ export interface CorePorts {
   events: EventPort;
   turn: TurnPort;
   undo: UndoStore;
+  /** What outlives a kill; null, or left out, where nothing does. */
+  surviving?: SurvivingMemory | null;
   log: Logger;
 }
 
@@ -64,7 +67,8 @@ function load(
         'one copy of these parts of the dirty map is torn, old or bad: both are written anew');
     }
     let onError = (errno: number): void => void errno;
-    const resource = build(ports, options, block, loaded, (errno) => onError(errno));
+    const inflight = inherit(ports, block, loaded);
+    const resource = build(ports, options, block, loaded, inflight, (errno) => onError(errno));
     // The map's writer says once that it failed, and answers nothing then.
     onError = (errno) => cannotWrite(errno, done);
     rewrite(resource, (error, opened) => {
@@ -74,9 +78,28 @@ function load(
   });
 }
 
+/** The table, and in `loaded` what a dead process left in it. */
+function inherit(ports: CorePorts, block: Superblock, loaded: LoadedMap): InflightTable {
+  const inflight = new InflightTable(ports.surviving ?? null);
+  loaded.handedDown = inflight.inherit(block, loaded);
+  if (ports.surviving?.inherited === true) {
+    const blocks = loaded.handedDown?.unanswered.count ?? null;
+    ports.log.info({ blocks, marked: loaded.peerStale.count }, blocks === null
+      ? 'the process before left no table of what was under way: all that is marked is copied'
+      : 'the process before left a table of what was under way');
+  }
+  // Marked before, or they would not have been begun: this costs nothing and relies on nothing.
+  if (loaded.handedDown !== null) {
+    const { unanswered } = loaded.handedDown;
+    for (const region of unanswered.regions()) loaded.inherited.add(region);
+    loaded.peerStale.merge(unanswered);
+  }
+  return inflight;
+}
+
 function build(
   ports: CorePorts, options: CoreOptions, block: Superblock, loaded: LoadedMap,
-  onMapError: (errno: number) => void,
+  inflight: InflightTable, onMapError: (errno: number) => void,
 ): Resource {
   const { disk, clock, random, events, turn, undo, log } = ports;
   return new Resource((localFailed): CoreContext => {
@@ -85,8 +108,8 @@ function build(
       onMapError(errno);
     };
     return {
-      options, clock, random, events, turn, undo, log, localFailed,
-      ...attachmentOf(new WatchedDisk(disk, clock), block, loaded, onError),
+      options, clock, random, events, turn, undo, log, localFailed, inflight,
+      ...attachmentOf(new WatchedDisk(disk, clock), block, loaded, inflight, onError),
       locks: new RangeLocks(),
       timers: new Timers(() => turn.deadlineChanged()),
       statistics: emptyStatistics(),

@@ -8,6 +8,8 @@ export function noteContact(context: CoreContext, session: Session): void {
   const { store } = context;
   const { flags, generation } = store.value;
   const { peer, verdict } = session;
+  // This copy is about to change: what was under way says nothing of it then.
+  if (verdict?.kind !== 'source' || verdict.pull || verdict.resolving) context.inflight.lose();
   const patch: SuperblockPatch = {};
   // An operator's statement holds until the peer returns.
   if ((flags & SuperblockFlag.peerGone) !== 0) patch.flags = flags & ~SuperblockFlag.peerGone;

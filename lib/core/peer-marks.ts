@@ -12,16 +12,28 @@
  */
 import { BlockMap } from './block-map.ts';
 
+/** What the process before knew of the blocks that the durable marks name. */
+export interface HandedDown {
+  /** Process of the peer that holds all of them as they are here, but for `unanswered`. */
+  instance: bigint;
+  unanswered: BlockMap;
+}
+
 export class PeerMarks {
   readonly stale: BlockMap;
   readonly #mediaSize: number;
   #executed: BlockMap;
   #instance = 0n;
 
-  constructor(stale: BlockMap, mediaSize: number) {
+  /** `handedDown`: null where nothing is known of `stale`. */
+  constructor(stale: BlockMap, mediaSize: number, handedDown: HandedDown | null = null) {
     this.stale = stale;
     this.#mediaSize = mediaSize;
     this.#executed = this.#empty();
+    if (handedDown === null) return;
+    this.#instance = handedDown.instance;
+    this.#executed.merge(stale);
+    this.#executed.subtract(handedDown.unanswered);
   }
 
   /** The peer lacks these bytes. */

@@ -146,6 +146,11 @@ export class PeerStream implements UnflushedBlocks {
     return this.#ended;
   }
 
+  /** Process of the peer; 0 where it is not relied on. */
+  get instance(): bigint {
+    return this.#instance;
+  }
+
   get unansweredFrames(): number {
     return this.#frames;
   }

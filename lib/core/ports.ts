@@ -10,6 +10,19 @@
 import type { Frame } from '../format/frame.ts';
 import type { UndoInfo } from '../format/undo.ts';
 
+/** Memory that outlives the process that writes it, but not this boot of its machine. */
+export interface SurvivingMemory {
+  /** `inflightBytes` long (lib/format/inflight.ts). Lent for the life of the core. */
+  readonly bytes: Uint8Array;
+  /** Names this boot: `bootIdBytes` long. */
+  readonly boot: Uint8Array;
+  /**
+   * What is in it was left by the process before, whose primary role this one takes over. Where it
+   * is not set, the contents mean nothing.
+   */
+  readonly inherited: boolean;
+}
+
 /** What the file system above asks for. `zero` and `discard` both end with zeros to read. */
 export const AppOp = { read: 1, write: 2, flush: 3, zero: 4, discard: 5 } as const;
 export type AppOp = (typeof AppOp)[keyof typeof AppOp];

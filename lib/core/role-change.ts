@@ -419,6 +419,7 @@ export class RoleChange {
 
   #finish(refusal: { message: string; hint: string } | null): void {
     const done = this.#request?.done;
+    if (refusal !== null) this.#resource.context.inflight.lose();
     this.#request = null;
     this.waitsFor = '';
     this.#resource.context.timers.clear('promotion');

@@ -40,6 +40,7 @@ export class SuperblockStore {
   #value: Superblock;
   readonly #disk: DiskPort;
   readonly #now: (() => number) | null;
+  readonly #onGeneration: (generation: bigint) => void;
   #writing = false;
   #changed = false;
   #isAbandoned = false;
@@ -49,11 +50,18 @@ export class SuperblockStore {
   /** Served by the write under way. */
   #inWrite: Done[] = [];
 
-  /** `now`: milliseconds, for `oldestWrite`. */
-  constructor(disk: DiskPort, value: Superblock, now: (() => number) | null = null) {
+  /**
+   * `now`: milliseconds, for `oldestWrite`. `onGeneration` is called before another generation may
+   * be on the disk.
+   */
+  constructor(
+    disk: DiskPort, value: Superblock, now: (() => number) | null = null,
+    onGeneration: (generation: bigint) => void = () => undefined,
+  ) {
     this.#disk = disk;
     this.#value = value;
     this.#now = now;
+    this.#onGeneration = onGeneration;
   }
 
   /** As last asked for; durable where the update's callback has come. */
@@ -63,6 +71,9 @@ export class SuperblockStore {
 
   /** Merges `patch` and calls `done` when both copies hold it, or with the disk's errno. */
   update(patch: SuperblockPatch, done: Done): void {
+    const { generation } = patch;
+    const isOther = generation !== undefined && generation !== this.#value.generation;
+    if (isOther) this.#onGeneration(generation);
     this.#value = { ...this.#value, ...patch };
     if (this.#isAbandoned) {
       done(0);

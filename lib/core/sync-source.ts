@@ -47,7 +47,10 @@ export class SyncSource {
     const { tracker, store, clock } = this.#context;
     const { verdict } = session;
     const peer = session.peer as Hello;
-    if (verdict?.kind === 'source' && verdict.full) tracker.setAllStale();
+    if (verdict?.kind === 'source' && verdict.full) {
+      this.#context.inflight.lose();
+      tracker.setAllStale();
+    }
     // First the marks, then the pairing: once the peer is recorded, the map speaks of its copy.
     tracker.persistAll(() => {
       if (session.phase !== 'map') return;

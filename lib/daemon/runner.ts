@@ -10,10 +10,11 @@ import type { ResourceConfig } from '../config/model.ts';
 import { formatAddress } from '../config/address.ts';
 import type { CoreOptions } from '../core/context.ts';
 import { openResource } from '../core/open-resource.ts';
-import type { ConnectPort, ResourceEvent } from '../core/ports.ts';
+import type { ConnectPort, ResourceEvent, SurvivingMemory } from '../core/ports.ts';
 import type { Resource } from '../core/resource.ts';
 import type { PromoteDone } from '../core/role-change.ts';
 import { coreStatus } from '../core/status.ts';
+import { openInflight, removeInflight } from '../disk/inflight-file.ts';
 import { openLocal, type LocalFile } from '../disk/local.ts';
 import { LocalDisk } from '../disk/local-disk.ts';
 import { decodePreface, PrefaceAnswer, prefaceVersionFits } from '../format/preface.ts';
@@ -36,6 +37,8 @@ export interface RunnerOptions {
   undoFiles?: UndoFiles;
   /** The worker succeeds a primary's that died: told what came of it, see RoleChange.resume. */
   onResumed?: PromoteDone;
+  /** Where a primary's process leaves what is under way to its successor; nowhere without. */
+  inflightFile?: string;
 }
 
 /** Writes of a primary wait for one attempt before it goes on alone. */
@@ -60,6 +63,7 @@ export class Runner {
   readonly #onEvent: (event: ResourceEvent) => void;
   readonly #undoFiles: UndoFiles;
   readonly #onResumed: PromoteDone | undefined;
+  readonly #inflightFile: string | undefined;
   readonly #wire: WireOptions;
   readonly #coreOptions: CoreOptions;
   #config: ResourceConfig;
@@ -81,6 +85,7 @@ export class Runner {
     this.#onEvent = options.onEvent;
     this.#undoFiles = options.undoFiles ?? noUndoFiles;
     this.#onResumed = options.onResumed;
+    this.#inflightFile = options.inflightFile;
     this.#wire = { checksum: 'crc32', compression: 'none', compressor: lz4Compressor };
     this.#coreOptions = {
       resource: options.resource.name, node: options.node, mode: 'fullsync', timeoutMs: 0,
@@ -120,6 +125,7 @@ export class Runner {
       undo: new KeptFiles(
         this.#undoFiles.create, () => this.#config.undoDirectory, this.#log,
       ),
+      surviving: this.#surviving(),
       log: this.#log,
     }, this.#coreOptions, (error, resource) => {
       this.#resource = resource;
@@ -127,6 +133,12 @@ export class Runner {
       else this.#start(resource);
       done(error);
     });
+  }
+
+  /** Opened with the lock of the copy held: nobody else uses it. */
+  #surviving(): SurvivingMemory | null {
+    if (this.#inflightFile === undefined) return null;
+    return openInflight(this.#inflightFile, this.#onResumed !== undefined, this.#log);
   }
 
   #start(resource: Resource): void {
@@ -238,6 +250,7 @@ export class Runner {
     }
     this.#resource.stop(force, () => {
       if (this.#timer !== null) clearTimeout(this.#timer);
+      if (this.#inflightFile !== undefined) removeInflight(this.#inflightFile);
       this.#closeAll(done);
     });
   }

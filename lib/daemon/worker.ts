@@ -3,10 +3,12 @@
  * end on the other. It starts nothing (no child process): its memory is lent to the kernel.
  */
 import type * as net from 'node:net';
+import * as path from 'node:path';
 import { HastError, errorText } from '../base/errors.ts';
 import type { PromoteDone } from '../core/role-change.ts';
 import { withFields } from './log-fields.ts';
 import { createDirectFrontend } from '../fuse/direct-frontend.ts';
+import { inflightPath } from '../disk/inflight-file.ts';
 import { UndoFileReader, UndoFileWriter } from '../disk/undo-file.ts';
 import type { Frontend } from '../fuse/frontend.ts';
 import { createNativeFrontend } from '../fuse/native-frontend.ts';
@@ -81,6 +83,7 @@ function start(message: StartMessage): void {
       send({ type: 'event', event: kind });
     },
     undoFiles: { create: UndoFileWriter.create, open: UndoFileReader.open },
+    inflightFile: inflightPath(path.dirname(message.mountPoint), name),
     ...(message.resumes ? { onResumed } : {}),
   });
   runner.start((error) => {

@@ -60,7 +60,7 @@ function succeed(node: SimNode): Outcome {
     node.onOpened = () => undefined;
     resource.roleChange.resume((refusal) => Object.assign(outcome, { done: true, refusal }));
   };
-  node.boot();
+  node.boot(true);
   return outcome;
 }
 

@@ -10,10 +10,13 @@ import t, { type Test } from 'tap';
 import { MiB, resourceName, type Lab } from '../../cli/lab.ts';
 import type { LabNode } from '../../cli/lab-node.ts';
 import { sleep, until } from '../../cli/lab-run.ts';
+import { decodeInflight } from '../../lib/format/inflight.ts';
 import {
   checkFilesystem, kernelErrors, kernelLines, killPart, linesOf, verifyingLoad,
 } from '../fixtures/e2e-kill.ts';
-import { checksums, makeFilesystem, pairTest, writeFile } from '../fixtures/e2e-lab.ts';
+import {
+  checksums, makeFilesystem, pairTest, sentBytes, writeFile,
+} from '../fixtures/e2e-lab.ts';
 
 const kills = Number(process.env['HAST_KILLS'] ?? 15);
 const timeout = 3;
@@ -163,7 +166,54 @@ async function waits(inner: Test, lab: Lab): Promise<void> {
   inner.match(await h1.status(), { role: 'init', worker: null }, 'unused, it needs no force');
 }
 
-t.setTimeout(290_000);
+/** Much is marked when the worker dies: only what was under way is copied. */
+function copiesLittle(mode: string): (inner: Test, lab: Lab) => Promise<void> {
+  return async (inner, lab) => {
+    const { h1 } = lab;
+    await lab.bringUp();
+    const fill = ['fio', '--name=fill', `--filename=${h1.device}`, '--rw=write', '--bs=256k',
+      '--size=100M', '--direct=1', '--ioengine=libaio', '--iodepth=8', '--minimal'];
+    await h1.succeed(fill, 60_000);
+    // In async the tail is under way, and would be copied.
+    const { worker } = await h1.untilStatus('what was sent is executed', ({ statistics }) =>
+      statistics.queueSend === 0);
+    const before = await sentBytes(lab, h1);
+    const from = performance.now();
+    await killPart(h1, 'worker', worker);
+    await h1.untilStatus('a successor', (now) => now.worker !== null && now.worker !== worker);
+    await h1.untilStatus('complete', ({ status }) => status === 'complete', 20_000);
+    const seconds = (performance.now() - from) / 1000;
+    const sent = (await sentBytes(lab, h1) - before) / MiB;
+    inner.comment(`${mode}: complete again after ${seconds.toFixed(1)} s, ` +
+      `${sent.toFixed(2)} MiB sent`);
+    inner.ok(sent < 5, `${sent.toFixed(2)} MiB are sent`);
+    inner.ok(seconds < 15, `${seconds.toFixed(1)} s`);
+    inner.match(linesOf(h1, /left a table of what was under way/), [/"blocks":\d+/]);
+
+    inner.comment('under load, twice in a row');
+    const load = h1.run([...fill.slice(0, 3), '--rw=randwrite', '--bs=64k', '--size=100M',
+      '--direct=1', '--ioengine=libaio', '--iodepth=16', '--time_based', '--runtime=6',
+      '--minimal'], 60_000);
+    await sleep(2500);
+    await killOnce(h1, true);
+    await h1.untilStatus('complete', ({ status }) => status === 'complete', 20_000);
+    inner.equal((await load).code, 0, 'fio saw no error');
+    const tables = linesOf(h1, /left a table|left no table/).map((line) =>
+      JSON.parse(line) as { blocks: number | null; marked: number });
+    inner.comment(tables.map(({ blocks, marked }) => `${blocks} of ${marked}`).join(', '),
+      'marked blocks were under way');
+    const most = Math.max(...tables.map(({ marked }) => marked)) * 4096 / MiB;
+    inner.ok(most > 16, `${most} MiB were marked`);
+    await lab.settle();
+    await inner.resolves(lab.compare(), 'the copies are equal');
+    await h1.control('role', 'secondary', resourceName);
+    await lab.settle();
+    const table = fs.readFileSync(path.join(h1.rundir, '.workers', `${resourceName}.inflight`));
+    inner.equal(decodeInflight(table), null, 'a secondary has an empty one');
+  };
+}
+
+t.setTimeout(580_000);
 await pairTest(t, `lifecycle: the primary's worker is killed ${kills} times under load`, {
   needs: ['fio', 'e2fsck'], timeout, sizes: [96 * MiB, 96 * MiB],
   boundMs: 120_000 + Math.max(0, kills - 15) * 6000,
@@ -171,3 +221,8 @@ await pairTest(t, `lifecycle: the primary's worker is killed ${kills} times unde
 await pairTest(t, 'lifecycle: the worker is killed while the peer is not there', { timeout },
   withoutPeer);
 await pairTest(t, 'lifecycle: nobody can know whether it may go on', { timeout }, waits);
+for (const mode of ['fullsync', 'memsync', 'async']) {
+  await pairTest(t, `lifecycle: ${mode}: a successor copies what was under way`, {
+    needs: ['fio'], timeout, resource: [`replication ${mode}`],
+  }, copiesLittle(mode));
+}

@@ -18,11 +18,12 @@ export class App {
     this.#node = node;
   }
 
-  /** The node was promoted: `depth` workers begin. */
-  begin(): void {
+  /** The node was promoted: `depth` workers begin, some of them with what was not answered. */
+  begin(kept: readonly SimRequest[] = []): void {
     this.#life = this.#node.resource;
-    this.#running = this.#mix.depth;
-    for (let index = 0; index < this.#mix.depth; index++) this.#later();
+    this.#running = Math.max(this.#mix.depth, kept.length);
+    for (const one of kept) this.#follow(this.#run.ledger.again(this.#node, one));
+    for (let index = kept.length; index < this.#mix.depth; index++) this.#later();
   }
 
   get depth(): number {
@@ -46,7 +47,10 @@ export class App {
       return;
     }
     this.#run.requestsLeft--;
-    const request = this.#request();
+    this.#follow(this.#request());
+  }
+
+  #follow(request: SimRequest): void {
     this.#run.trace.mix(request.op * 31 + request.offset);
     if (request.isDone) {
       this.#later();

@@ -83,7 +83,8 @@ export class Chaos {
   }
 
   #crashes(): Pick<Record<FaultKind, () => void>,
-    'kill' | 'power' | 'kill-both' | 'power-both' | 'crash-in-start' | 'pair-crash'> {
+    'kill' | 'power' | 'kill-both' | 'power-both' | 'crash-in-start' | 'pair-crash' |
+    'kill-resume'> {
     return {
       kill: () => this.#cluster.crash(this.#any(), false, this.#backMs()),
       power: () => this.#cluster.crash(this.#any(), true, this.#backMs()),
@@ -104,7 +105,31 @@ export class Chaos {
         this.#later(this.#random.unit() * this.#random.pick([0.5, 20, 1500]), () =>
           this.#cluster.crash(other, power, this.#backMs()));
       },
+      'kill-resume': () => this.#killPrimary(),
     };
+  }
+
+  /** A successor takes over; perhaps it dies too, or the peer does meanwhile. */
+  #killPrimary(): void {
+    const { succession } = this.#run;
+    const machine = succession.candidate;
+    if (machine === undefined) return;
+    // Whoever gave a copy up may be replacing it: no successor takes it up again.
+    if (machine.node.resource?.isDiskless === true) {
+      this.#cluster.crash(machine, false, this.#backMs());
+      return;
+    }
+    succession.kill(machine, this.#backMs(), this.#random.chance(0.3));
+    const kind = this.#random.int(10);
+    const ms = this.#random.unit() * this.#random.pick([1, 10, 60, 1000]);
+    if (kind < 4) this.#later(ms, () => this.#killPrimary());
+    else if (kind === 4) {
+      const other = this.#run.other(machine);
+      const power = this.#random.chance(0.5);
+      this.#later(ms, () => this.#cluster.crash(other, power, this.#backMs()));
+    } else if (kind === 5) {
+      this.#later(ms, () => this.#run.pair.link?.cut());
+    }
   }
 
   /** At some moment of a start, or while it writes metadata; perhaps several times. */

@@ -29,7 +29,9 @@ export class Cluster {
 
   start(machine: Machine): void {
     machine.isDown = false;
-    if (machine.node.resource === null && !machine.node.isStarting) machine.node.start();
+    if (machine.node.resource !== null || machine.node.isStarting) return;
+    this.#endSuccession(machine);
+    machine.node.start();
   }
 
   /** The process dies, or the machine; it comes back after `backMs`. */
@@ -199,7 +201,10 @@ export class Cluster {
 
   #heal(): void {
     const { machines, forks } = this.#run;
-    for (const machine of machines) this.#mend(machine);
+    for (const machine of machines) {
+      this.#endWait(machine);
+      this.#mend(machine);
+    }
     const problem = forks.problem();
     if (problem !== null) this.#run.fail(problem);
     const isBusy = machines.some((one) => one.isStopping || one.isPromoting);
@@ -211,6 +216,19 @@ export class Cluster {
     if (this.#settleRefusal()) return;
     this.#keepPrimary();
     this.#retryResync();
+  }
+
+  /** A successor that waits for what does not come: a person gives the device up. */
+  #endWait(machine: Machine): void {
+    const what = `the successor on ${machine.name}`;
+    if (!machine.isResuming) this.#since.delete(what);
+    else if (this.#waited(what) > 20_000) this.crash(machine, false, 1);
+  }
+
+  #endSuccession(machine: Machine): void {
+    if (!machine.isResuming) return;
+    this.#run.succession.giveUp(machine);
+    machine.isPromoting = false;
   }
 
   /** A block that could not be read is tried again by the next session only. */

@@ -3,6 +3,7 @@ export const countNames = [
   'writes', 'flushes', 'reads', 'errors', 'kills', 'powerCuts', 'linkCuts', 'stalls', 'diskFaults',
   'metadataFlips', 'replacements', 'promotions', 'forced', 'failovers', 'splitBrains',
   'completions', 'syncs', 'remote', 'acksRemote', 'attaches', 'detaches', 'resolutions', 'undone',
+  'resumes', 'tables',
   'markChecks', 'acksAlone', 'steps', 'simulatedMs',
 ] as const;
 

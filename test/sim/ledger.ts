@@ -134,6 +134,15 @@ export class Ledger {
     return request;
   }
 
+  /** Submits what the process before did not answer. */
+  again(node: SimNode, { op, offset, length, buffer, bufferOffset }: SimRequest): SimRequest {
+    if (op === AppOp.read) return this.read(node, offset, length);
+    if (op === AppOp.flush) return this.flush(node);
+    if (op !== AppOp.write) return this.zero(node, op, offset, length);
+    const data = Buffer.from(buffer.subarray(bufferOffset));
+    return this.#change(node, op, offset, length, data.readUInt32LE(0), data);
+  }
+
   read(node: SimNode, offset: number, length: number): SimRequest {
     const view = this.truth(node);
     const first = offset / sector;

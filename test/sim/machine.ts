@@ -1,7 +1,7 @@
 /** One node of a run with what the simulation knows of it beside the core. */
 import { layoutFor } from '../../lib/format/superblock.ts';
 import type { SimDisk } from '../fixtures/sim-disk.ts';
-import type { SimNode } from '../fixtures/sim-node.ts';
+import type { SimNode, SimRequest } from '../fixtures/sim-node.ts';
 import { App } from './app.ts';
 import type { CopyView } from './copy-view.ts';
 import { DurableMeta } from './durable-meta.ts';
@@ -37,6 +37,12 @@ export class Machine {
   isDiskBad = false;
   /** The device was taken away by force: requests end with EIO. */
   isForced = false;
+  /** A successor of its primary's process is to take over, or decides whether it may. */
+  isResuming = false;
+  /** Which start of one is due. */
+  resumeLife: object | null = null;
+  /** What the kernel sends again to it. */
+  kept: SimRequest[] = [];
   /** A restart is scheduled. */
   isDown = false;
   /** A disk operation of the running process failed, or metadata were damaged. */

@@ -51,6 +51,12 @@ const longFlushes: Pick<Mutant, 'faults' | 'set'> = {
 };
 const splits: readonly FaultKind[] = ['split', 'resolve', 'cut', 'power'];
 const often = 'faults.split=3,faults.resolve=2';
+const successions: readonly FaultKind[] = ['kill-resume', 'cut', 'slow-disk', 'partition'];
+/** The primary is killed again and again, with writes under way. */
+const busy = 'faults.kill-resume=4,app.crowded=0.2,app.thinkMs=0-2,diskMs=0.02-60,app.count=120';
+/** One write at a time: nothing else is copied that would hide it. */
+const single = 'faults.kill-resume=4,app.depth=1,app.write=10,app.read=0,app.flush=0,' +
+  'app.thinkMs=0-2,app.count=60,mediaSize=1048576,faultCount=8,gapMs=0-300,keepDirty=64';
 
 export const mutants: readonly Mutant[] = [
   {
@@ -258,8 +264,8 @@ export const mutants: readonly Mutant[] = [
   {
     name: 'a-start-does-not-wait-for-the-lock', file: 'test/fixtures/sim-node.ts',
     rule: 'nothing dead lands', seeds: 300,
-    find: 'if (this.disk.isBusy) this.disk.whenQuiet(() => this.#open(alive));',
-    replace: 'if (this.disk.size === 0) this.disk.whenQuiet(() => this.#open(alive));',
+    find: 'if (this.disk.isBusy) this.disk.whenQuiet(() => this.#open(alive, inherits));',
+    replace: 'if (this.disk.size === 0) this.disk.whenQuiet(() => this.#open(alive, inherits));',
     faults: ['kill', 'kill-both', 'slow-disk', 'crash-in-start'],
   },
   {
@@ -403,5 +409,44 @@ export const mutants: readonly Mutant[] = [
     name: 'a-dry-run-decides', file: resolution, rule: 'split brain', seeds: 1500,
     find: "      session.bye('the copies were compared');\n      return;",
     replace: '      session.resolve?.decide();\n      return;', faults: splits, set: often,
+  },
+  {
+    name: 'going-alone-keeps-the-table', file: 'lib/core/inflight-table.ts', rule: 'in flight',
+    seeds: 1000,
+    find: 'this.#freeCount < inflightSlots) this.#reset();',
+    replace: 'this.#freeCount < inflightSlots) void 0;',
+    faults: ['kill-resume', 'partition'],
+    // The load goes on while the peer is away, and when the primary is killed then.
+    set: 'faults.kill-resume=3,faults.partition=3,timeoutMs=500,app.thinkMs=1-40,app.count=600,' +
+      'faultCount=14,gapMs=0-600,mediaSize=1048576',
+  },
+  {
+    name: 'entered-when-it-has-returned', file: appIo, rule: 'in flight', seeds: 600,
+    find: '      record.entry = inflight.enter(pieceFrom, length);\n', replace: '',
+    faults: successions, set: busy,
+  },
+  {
+    name: 'the-ranges-are-not-read', file: 'lib/core/peer-marks.ts', rule: 'in flight', seeds: 600,
+    find: 'this.#executed.subtract(handedDown.unanswered);', replace: 'void handedDown;',
+    faults: successions, set: busy,
+  },
+  {
+    name: 'left-when-the-peer-has-it', file: appIo, rule: 'in flight', seeds: 1000,
+    find: 'if (errno === 0) this.left(record);', replace: '',
+    also: [{
+      file: 'lib/core/inflight-table.ts', find: 'const holdersOfOne = 2;',
+      replace: 'const holdersOfOne = 1;',
+    }],
+    faults: ['kill-resume'], set: `${single},diskMs=0.02-60,linkMs=0.01-0.2`,
+  },
+  {
+    name: 'left-when-it-is-written-here', file: 'lib/core/app-record.ts', rule: 'in flight',
+    seeds: 1000,
+    find: '    this.#io.left(this);\n', replace: '',
+    also: [{
+      file: 'lib/core/inflight-table.ts', find: 'const holdersOfOne = 2;',
+      replace: 'const holdersOfOne = 1;',
+    }],
+    faults: ['kill-resume'], set: `${single},diskMs=0.02-0.6,linkMs=5-20`,
   },
 ];

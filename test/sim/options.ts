@@ -5,7 +5,7 @@
 import { limits, KiB, MiB } from '../../lib/format/limits.ts';
 import type { Mode } from '../../lib/core/completion.ts';
 import { SimRandom } from '../fixtures/sim-world.ts';
-import { faultKinds, type FaultKind } from './fault-kinds.ts';
+import { faultKinds, lateKinds, type FaultKind } from './fault-kinds.ts';
 
 type Range = [number, number];
 
@@ -92,6 +92,7 @@ export function drawOptions(seed: number, enabled: readonly FaultKind[]): SimOpt
   const faults: Partial<Record<FaultKind, number>> = {};
   const few = random.chance(0.3);
   for (const kind of faultKinds) {
+    if (lateKinds.includes(kind)) continue;
     const weight = random.chance(few ? 0.15 : 0.5) ? 1 + random.int(4) : 0;
     if (weight > 0 && enabled.includes(kind)) faults[kind] = weight;
   }
@@ -126,7 +127,16 @@ export function drawOptions(seed: number, enabled: readonly FaultKind[]): SimOpt
     resyncRate: 0,
   };
   drawPace(random, options);
+  if (!calm) drawLate(options, enabled);
   return options;
+}
+
+function drawLate(options: SimOptions, enabled: readonly FaultKind[]): void {
+  const random = new SimRandom(Math.imul(options.seed, 0x85ebca6b) ^ 0x27d4eb2f);
+  for (const kind of lateKinds) {
+    const weight = random.chance(0.4) ? 1 + random.int(4) : 0;
+    if (weight > 0 && enabled.includes(kind)) options.faults[kind] = weight;
+  }
 }
 
 /** How the faults, the load and a resync lie to each other in time. */

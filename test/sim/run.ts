@@ -23,6 +23,7 @@ import { finish } from './finish.ts';
 import { LinkTaps } from './link-taps.ts';
 import { RemoteWatch } from './remote.ts';
 import { Resolver } from './resolver.ts';
+import { Succession } from './succession.ts';
 import { SyncWatch, targetPhases } from './syncs.ts';
 import { Trace } from './trace.ts';
 
@@ -54,6 +55,7 @@ export class SimRun implements LedgerHost {
   readonly syncs: SyncWatch;
   readonly remote: RemoteWatch;
   readonly resolver: Resolver;
+  readonly succession = new Succession(this);
   requestsLeft: number;
   readonly #generations = new GenerationCheck();
   readonly #verbose: boolean;
@@ -222,8 +224,8 @@ export class SimRun implements LedgerHost {
 
   // What happened to roles and copies
 
-  /** The answer to a promotion that was not refused. */
-  promoted(machine: Machine, forced: boolean): void {
+  /** The answer to a promotion that was not refused; `kept`: what the kernel sends again. */
+  promoted(machine: Machine, forced: boolean, kept: readonly SimRequest[] = []): void {
     const { ledger, trace, counts } = this;
     const { node } = machine;
     const other = this.other(machine);
@@ -236,7 +238,7 @@ export class SimRun implements LedgerHost {
     if (view.leader === other.name) counts.failovers++;
     if (machine.isRemote || node.running.remote.isActive) {
       machine.reign = ++this.#reigns;
-      machine.app.begin();
+      machine.app.begin(kept);
       return;
     }
     if (other.isRemote) other.isOrphaned = true;
@@ -263,7 +265,7 @@ export class SimRun implements LedgerHost {
       if (follower.leader === node.name && !node.running.aloneRecorded) follower.leader = null;
     }
     machine.reign = ++this.#reigns;
-    machine.app.begin();
+    machine.app.begin(kept);
   }
 
   /** The process of a node ended; with `power` the machine. */
@@ -290,6 +292,7 @@ export class SimRun implements LedgerHost {
     machine.phase = 'none';
     machine.isPromoting = machine.isStopping = machine.isForced = machine.isAttaching = false;
     machine.isRemote = machine.isOrphaned = false;
+    this.succession.giveUp(machine);
     this.ledger.forgetOpen(machine.node);
     machine.diskErrors = 0;
     if (mayLack) view.rollBackAll();
