@@ -18,6 +18,7 @@ import type { ControlRequest, OrderResult, ReplyOf, RoleResult } from '../contro
 import { toFailure } from '../control/messages.ts';
 import type { ControlServer } from '../control/server.ts';
 import { startControlServer } from '../control/server.ts';
+import { ownProtocol, type Protocol } from '../format/protocol.ts';
 import type { DeviceOperations } from './device.ts';
 import { Hooks } from './hooks.ts';
 import type { PeerTarget } from './listener.ts';
@@ -40,6 +41,8 @@ export interface DaemonOptions {
   program: WorkerProgram;
   operations: DeviceOperations;
   timing?: Partial<Timing>;
+  /** What this node speaks; this program's own by default. */
+  protocol?: Protocol;
   lookup?: Lookup;
 }
 
@@ -72,6 +75,7 @@ export class Daemon {
       : new PeerAddresses(options.log, options.lookup);
     this.#listener = new Listener({
       log: options.log, addresses, targets: () => this.#peerTargets(),
+      protocol: options.protocol ?? ownProtocol,
     });
     for (const resource of options.config.resources) this.#add(resource);
   }

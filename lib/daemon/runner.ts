@@ -17,6 +17,7 @@ import { coreStatus } from '../core/status.ts';
 import { openLocal, type LocalFile } from '../disk/local.ts';
 import { LocalDisk } from '../disk/local-disk.ts';
 import { decodePreface, PrefaceAnswer, prefaceVersionFits } from '../format/preface.ts';
+import { ownProtocol, type Protocol } from '../format/protocol.ts';
 import type { ResourceStatus } from '../format/status.ts';
 import type { WireOptions } from '../format/wire.ts';
 import { PeerConnection } from '../net/connection.ts';
@@ -31,6 +32,8 @@ export interface RunnerOptions {
   node: string;
   log: Logger;
   onEvent: (event: ResourceEvent) => void;
+  /** What this node speaks; this program's own by default. */
+  protocol?: Protocol;
   /** How what a resolution overwrites is kept. */
   undoFiles?: UndoFiles;
   /** The worker succeeds a primary's that died: told what came of it, see RoleChange.resume. */
@@ -82,7 +85,8 @@ export class Runner {
     this.#onResumed = options.onResumed;
     this.#wire = { checksum: 'crc32', compression: 'none', compressor: lz4Compressor };
     this.#coreOptions = {
-      resource: options.resource.name, node: options.node, mode: 'fullsync', timeoutMs: 0,
+      resource: options.resource.name, node: options.node,
+      protocol: options.protocol ?? ownProtocol, mode: 'fullsync', timeoutMs: 0,
       alone: false, asyncLagBytes: 0, asyncLagMs: 0, diskTimeoutMs: 0, onNoData: 'stall',
       resyncRate: 0,
     };
@@ -202,13 +206,14 @@ export class Runner {
     const answer = (code: number): void => {
       socket.write(Buffer.of(code));
     };
-    const preface = decodePreface(prefaceBytes);
+    const { protocol } = this.#coreOptions;
+    const preface = decodePreface(prefaceBytes, protocol);
     const refuse = (code: number): void => {
       answer(code);
       socket.end();
       setTimeout(() => socket.destroy(), 1000).unref();
     };
-    if (this.#resource === null || !prefaceVersionFits(preface)) {
+    if (this.#resource === null || !prefaceVersionFits(preface, protocol)) {
       refuse(this.#resource === null ? PrefaceAnswer.busy : PrefaceAnswer.version);
       return;
     }
@@ -304,7 +309,7 @@ export class Runner {
           host: remote.host, port: remote.port,
           family: remote.family === 'tcp4' ? 4 : remote.family === 'tcp6' ? 6 : 0,
           source, timeoutMs: Math.min(timeout * 1000, dialMsMax), resource: name,
-          node: this.#node, isPrimary, wire: this.#wire,
+          node: this.#node, isPrimary, wire: this.#wire, protocol: this.#coreOptions.protocol,
         }, done);
       },
     };

@@ -11,6 +11,7 @@ import { UndoFileReader, UndoFileWriter } from '../disk/undo-file.ts';
 import type { Frontend } from '../fuse/frontend.ts';
 import { createNativeFrontend } from '../fuse/native-frontend.ts';
 import type { Negotiated } from '../fuse/session.ts';
+import { heldProtocol } from './held-protocol.ts';
 import { createLogger } from './logger.ts';
 import { Runner } from './runner.ts';
 import type { Order, ParentMessage, StartMessage, WorkerMessage } from './worker-protocol.ts';
@@ -69,6 +70,7 @@ function start(message: StartMessage): void {
     node: message.node,
     log: withFields(log, () => ({ resource: name, role: runnerRole() })),
     onEvent: (event) => send({ type: 'event', event: event.kind }),
+    protocol: heldProtocol(process.env),
     undoFiles: { create: UndoFileWriter.create, open: UndoFileReader.open },
     ...(message.resumes ? { onResumed } : {}),
   });
