@@ -12,6 +12,7 @@ import { LaunchedSide } from './launcher.ts';
 import type { LogLevel } from './logger.ts';
 import { heldProtocol } from './held-protocol.ts';
 import { createLogger, logLevelVariable } from './logger.ts';
+import { exemptFromOom } from './oom-score.ts';
 import { untilStopped } from './signals.ts';
 
 export interface ForegroundOptions {
@@ -32,7 +33,9 @@ export async function runForeground(options: ForegroundOptions): Promise<void> {
   if (protocol !== ownProtocol) log.warn({ ...protocol }, 'this node is held to an older protocol');
   // Without the capability memory pressure can make hastd wait for its own device.
   const flusher = setIoFlusher();
-  if (flusher !== 0) log.info({ errno: flusher }, 'PR_SET_IO_FLUSHER is not available');
+  if (flusher !== 0) log.debug({ errno: flusher }, 'PR_SET_IO_FLUSHER is not available');
+  const exempt = exemptFromOom();
+  if (exempt !== null) log.debug({ error: exempt }, 'oom_score_adj cannot be lowered');
   const timeout = await requestTimeoutProblem();
   if (timeout !== null) log.warn({ problem: timeout }, 'the kernel may end stalled requests');
   let daemon: Daemon;
