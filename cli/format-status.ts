@@ -58,6 +58,8 @@ function addOwnLines(
   add('local disk', resource.localDisk);
   add('peer disk', resource.peerDisk);
   add('peer role', resource.peerRole);
+  const { protocol, protocolFeatures = [] } = resource;
+  if (typeof protocol === 'number') add('protocol', [protocol, ...protocolFeatures].join(' '));
   add('single copy writes', resource.singleCopyWrites);
   if (resource.keptFile !== null) {
     add('kept', `${sized(resource.keptBytes)} in ${resource.keptFile}`);

@@ -102,8 +102,10 @@ export class LabNode {
     this.local = (await this.succeed(['losetup', '--find', '--show', this.disk])).trim();
   }
 
-  async start(): Promise<void> {
-    await this.succeed(['hastd']);
+  /** `more`: variables in the environment of the daemon. */
+  async start(more: Record<string, string> = {}): Promise<void> {
+    const options = this.#options(undefined);
+    await succeed(this.#argv(['hastd']), { ...options, env: { ...options.env, ...more } });
   }
 
   /** Ends the daemon in order; rejects where it goes on, for instance with its device in use. */

@@ -4,7 +4,7 @@
  * the offsets. Everything is little-endian.
  *
  * Fields whose name starts with `reserved` are not part of the value: they are written as
- * zero, and `decode` throws where they are not zero.
+ * zero, and `decode` throws where they are not zero, unless told not to look.
  */
 import { HastError } from './errors.ts';
 import { assert } from './assert.ts';
@@ -126,8 +126,11 @@ export interface Struct<V, O> {
   readonly size: number;
   /** Byte offset of each field: the only place where a number stands for a position. */
   readonly offset: O;
-  /** Throws HAST_E_CORRUPT where a reserved field is not zero or a value is out of range. */
-  decode(source: Uint8Array, at?: number): V;
+  /**
+   * Throws HAST_E_CORRUPT where a value is out of range or a reserved field is not zero; with
+   * `anyReserved` these are not looked at: their writer may know more than this program.
+   */
+  decode(source: Uint8Array, at?: number, anyReserved?: boolean): V;
   /** Writes all `size` bytes at `at`, reserved ones as zero. */
   encode(value: V, target: Uint8Array, at?: number): void;
 }
@@ -162,7 +165,7 @@ export function struct<const F extends FieldList>(
     name,
     size,
     offset: Object.fromEntries(list.map(([field, at]) => [field, at])) as OffsetOf<F>,
-    decode(source, at = 0) {
+    decode(source, at = 0, anyReserved = false) {
       const view = viewOf(source, at, size, name);
       const value: Record<string, unknown> = {};
       for (const [field, offset, codec] of list) {
@@ -170,7 +173,7 @@ export function struct<const F extends FieldList>(
           value[field] = codec.get(view, offset);
           continue;
         }
-        for (let index = 0; index < codec.size; index++) {
+        for (let index = 0; index < codec.size && !anyReserved; index++) {
           if (view.getUint8(offset + index) !== 0) {
             throw new HastError('HAST_E_CORRUPT', `${name}: ${field} is not zero`);
           }

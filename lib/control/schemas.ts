@@ -71,6 +71,8 @@ const resourceStatus = record({
   syncRate: { type: 'number', minimum: 0 }, syncEta: { type: 'number', nullable: true },
   resyncPaused: flag, needsHuman: flag, keptBytes: count, keptFile: nullableText,
   diskTimeout: count, onNoData: text, resyncRate: count, statistics,
+}, {
+  protocol: { ...count, nullable: true }, protocolFeatures: { type: 'array', items: text },
 });
 
 const head = { schema: schemaOne, ok: { const: true } };

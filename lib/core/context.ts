@@ -8,6 +8,7 @@ import type { RangeLocks } from './range-lock.ts';
 import type { SuperblockStore } from './superblock-store.ts';
 import type { Timers } from './timers.ts';
 import type { CoreDisk } from './watched-disk.ts';
+import type { Protocol } from '../format/protocol.ts';
 import type { Statistics } from '../format/status.ts';
 
 /** Settings of a resource; those not marked fixed may change while it runs. */
@@ -16,6 +17,8 @@ export interface CoreOptions {
   resource: string;
   /** Fixed: this node's name. */
   node: string;
+  /** Fixed: what this node says that it speaks. */
+  protocol: Protocol;
   mode: Mode;
   timeoutMs: number;
   /** `remote none`. */

@@ -12,7 +12,8 @@
  * split brain into a copy (`R-resolve`).
  */
 import type { Hello } from '../format/hello.ts';
-import { Attachment, Feature, Resolve, WireRole } from '../format/hello.ts';
+import { Attachment, Resolve, WireRole } from '../format/hello.ts';
+import { Feature } from '../format/protocol.ts';
 import { DataState, SuperblockFlag } from '../format/superblock.ts';
 
 /** What comes of a pair where one copy is the newer one. */

@@ -4,6 +4,7 @@
  */
 import { WireRole } from '../format/hello.ts';
 import { SuperblockFlag } from '../format/superblock.ts';
+import { refuseTexts } from './generation.ts';
 import { attachmentProblem } from './remote-state.ts';
 import { openAttachment } from './open-attachment.ts';
 import type { DiskPort, UndoSink, UndoSource } from './ports.ts';
@@ -91,6 +92,13 @@ export class Operator {
       return;
     }
     if (resource.role === 'primary') {
+      if (resource.session?.isComplete === true && !resource.session.supportsRemote) {
+        done({
+          message: refuseTexts['remote-not-supported'],
+          hint: 'upgrade the peer first, or make it the primary: its own copy is complete',
+        });
+        return;
+      }
       done({
         message: 'the peer has no complete copy that could take over',
         hint: 'wait until hastctl status says complete: hastctl wait --synced NAME',

@@ -1,5 +1,5 @@
 /** What a node says of itself at the beginning of a session. */
-import { Attachment, Feature, Resolve, WireRole, type Hello } from '../format/hello.ts';
+import { Attachment, Resolve, WireRole, type Hello } from '../format/hello.ts';
 import { limits } from '../format/limits.ts';
 import { DataState } from '../format/superblock.ts';
 import type { Resource } from './resource.ts';
@@ -15,7 +15,7 @@ export function ownHello(resource: Resource, instance: bigint): Hello {
   const isPrimary = resource.role === 'primary' ||
     (resource.roleChange.isResuming && block.dataState === DataState.consistent);
   return {
-    versionMin: 1, versionMax: 1, features: Feature.remote | Feature.numbers, copyId: block.copyId,
+    ...options.protocol, copyId: block.copyId,
     mediaSize: block.mediaSize, sectorSize: block.sectorSize, extentSize: block.extentSize,
     role: isPrimary ? WireRole.primary : WireRole.secondary,
     dataState: block.dataState, replication: modeCode[options.mode], flags: block.flags,

@@ -60,7 +60,10 @@ export class RemoteState {
   reason = '';
   /** The lineage of the peer's copy that this primary relies on; null while its own copy counts. */
   lineage: Lineage | null = null;
-  /** Of a primary: what the complete peer had when contact broke; null once it is behind. */
+  /**
+   * Of a primary: what the complete peer had when contact broke; null once it is behind, and
+   * where it could not serve.
+   */
   lastContact: Contact | null = null;
   /** A lineage that the peer is asked to take in the place of the one it has; null for none. */
   #next: Lineage | null = null;
@@ -150,7 +153,7 @@ export class RemoteState {
   /** Requests wait for the next session. */
   sessionEnded(session: Session): void {
     const isPrimary = this.#resource.role === 'primary';
-    if (session.endedIn === 'complete' && isPrimary) {
+    if (session.endedIn === 'complete' && isPrimary && session.supportsRemote) {
       this.lastContact = contactOf(session, this.#resource.context.store.value);
     }
     if (!this.isConfirmed && this.#reliesOn !== null && session.lostTail) {

@@ -28,8 +28,8 @@ import { ResyncPace } from './resync-pace.ts';
 import { Operator } from './operator.ts';
 import { ownHello } from './own-hello.ts';
 import { RoleChange, type PromoteDone } from './role-change.ts';
-import { isHandshake, Session } from './session.ts';
-import type { SessionHost } from './session-host.ts';
+import { Session } from './session.ts';
+import { isHandshake, type SessionHost } from './session-host.ts';
 import { withAncestor } from './superblock-store.ts';
 
 export class Resource implements SessionHost, AppIoHost, LinkerHost {

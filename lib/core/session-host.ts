@@ -36,6 +36,11 @@ export type SessionPhase =
   | 'complete'
   | 'ended';
 
+/** Nothing was agreed on yet. */
+export function isHandshake(phase: SessionPhase): boolean {
+  return phase === 'hello' || phase === 'verdict' || phase === 'resolving';
+}
+
 /** What the session asks of the resource that owns it. */
 export interface SessionHost {
   readonly isPrimary: boolean;

@@ -11,9 +11,10 @@ import {
   bodyFrame, bodyOf, DetachKeep, FrameType, isRangeFrame, textOf, plainFrame, type Frame,
 } from '../format/frame.ts';
 import {
-  Attachment, decodeHello, decodeLineage, encodeHello, encodeLineage, Feature, Resolve, WireRole,
+  Attachment, decodeHello, decodeLineage, encodeHello, encodeLineage, Resolve, WireRole,
   type Hello, type Lineage,
 } from '../format/hello.ts';
+import { agreeOn, checkFrameAgreed, Feature, type Agreement } from '../format/protocol.ts';
 import { AckBatch } from './ack-batch.ts';
 import type { CoreContext } from './context.ts';
 import { decide, refuseTexts, type CopyVerdict, type Verdict } from './generation.ts';
@@ -23,7 +24,7 @@ import type { LinkHandler, LinkPort, OpenLink } from './ports.ts';
 import { RemotePrimary, RemoteServer } from './remote-session.ts';
 import { Replica, type AckSink } from './replica.ts';
 import { ResolveSession } from './resolve-session.ts';
-import type { SessionHost, SessionPhase } from './session-host.ts';
+import { isHandshake, type SessionHost, type SessionPhase } from './session-host.ts';
 import { SyncSource } from './sync-source.ts';
 import { SyncTarget } from './sync-target.ts';
 
@@ -35,6 +36,8 @@ export class Session implements LinkHandler, AckSink {
   /** The phase it was in when it ended. */
   endedIn: SessionPhase | null = null;
   peer: Hello | null = null;
+  /** Version and features in use; null before both hellos are known. */
+  agreed: Agreement | null = null;
   verdict: Verdict | null = null;
   stream: PeerStream | null = null;
   /** Of a sync target: the lineage of the source since it began. */
@@ -97,12 +100,7 @@ export class Session implements LinkHandler, AckSink {
 
   /** Both nodes know how to serve a primary without a complete copy. */
   get supportsRemote(): boolean {
-    return this.#supports(Feature.remote);
-  }
-
-  #supports(feature: number): boolean {
-    const features = (this.#mine?.features ?? 0) & (this.peer?.features ?? 0);
-    return (features & feature) !== 0;
+    return ((this.agreed?.features ?? 0) & Feature.remote) !== 0;
   }
 
   frame(frame: Frame): void {
@@ -191,7 +189,7 @@ export class Session implements LinkHandler, AckSink {
   /** The stream to the peer, made when it is first needed. */
   newStream(): PeerStream {
     const { windowFrames, windowBytes, instance } = this.peer as Hello;
-    const takesNumbers = this.#supports(Feature.numbers);
+    const takesNumbers = ((this.agreed?.features ?? 0) & Feature.numbers) !== 0;
     this.stream ??= new PeerStream(
       this.#context, this.#link, windowFrames, windowBytes, takesNumbers, instance,
     );
@@ -289,6 +287,7 @@ export class Session implements LinkHandler, AckSink {
       this.#takeData(frame);
       return;
     }
+    checkFrameAgreed(frame.type, this.agreed?.features ?? 0);
     switch (frame.type) {
       case FrameType.recvAck: this.#sender().received(frame.seq); return;
       case FrameType.writeAck: this.#sender().done(frame.seq, frame.arg, 0); break;
@@ -397,7 +396,7 @@ export class Session implements LinkHandler, AckSink {
   #takeHello(frame: Frame): void {
     this.#expect('hello');
     if (this.peer !== null) throw new HastError('HAST_E_PROTOCOL', 'a second hello');
-    this.peer = decodeHello(bodyOf(frame));
+    this.peer = decodeHello(bodyOf(frame), this.#context.options.protocol);
     this.peerRole = this.peer.role;
     this.#judge();
   }
@@ -410,6 +409,7 @@ export class Session implements LinkHandler, AckSink {
       return;
     }
     this.phase = 'verdict';
+    this.agreed = agreeOn(mine, this.peer);
     this.numbers.said(mine, this.peer);
     this.verdict = decide(mine, this.peer);
     const { kind, row } = this.verdict;
@@ -491,9 +491,4 @@ export class Session implements LinkHandler, AckSink {
       else this.#link.send(plainFrame(FrameType.generationAck));
     });
   }
-}
-
-/** Nothing was agreed on yet. */
-export function isHandshake(phase: SessionPhase): boolean {
-  return phase === 'hello' || phase === 'verdict' || phase === 'resolving';
 }

@@ -1,6 +1,7 @@
 /** What one resource says of itself: the words of docs/architecture.md, from the core's state. */
 import { limits } from '../format/limits.ts';
 import { Attachment, WireRole } from '../format/hello.ts';
+import { namesOfFeatures } from '../format/protocol.ts';
 import { DataState, SuperblockFlag } from '../format/superblock.ts';
 import type { ConnectionWord, DiskWord, ResourceStatus, StatusWord } from '../format/status.ts';
 import { isServed } from './remote-state.ts';
@@ -12,7 +13,7 @@ export type CoreStatus = Pick<
   'role' | 'status' | 'connection' | 'detail' | 'dirtyBytes' | 'syncPercent' | 'localDisk' |
   'peerDisk' | 'peerRole' | 'disconnectedSince' | 'singleCopyWrites' | 'statistics' |
   'extentSize' | 'keepDirty' | 'mediaSize' | 'syncRate' | 'syncEta' | 'resyncPaused' |
-  'needsHuman' | 'keptBytes' | 'keptFile'
+  'needsHuman' | 'keptBytes' | 'keptFile' | 'protocol' | 'protocolFeatures'
 >;
 
 function statusWord(resource: Resource): StatusWord {
@@ -164,6 +165,8 @@ export function coreStatus(resource: Resource): CoreStatus {
     keptFile: resource.tail.keptFile,
     localDisk: localDisk(resource),
     peerDisk: peerDisk(resource),
+    protocol: connected ? session?.agreed?.version ?? null : null,
+    protocolFeatures: connected ? namesOfFeatures(session?.agreed?.features ?? 0) : [],
     peerRole: !connected ? 'unknown'
       : session?.peerRole === WireRole.primary ? 'primary' : 'secondary',
     disconnectedSince: resource.disconnectedSince,

@@ -21,6 +21,7 @@ import type {
 import { toFailure } from '../control/messages.ts';
 import type { ControlServer } from '../control/server.ts';
 import { startControlServer } from '../control/server.ts';
+import { ownProtocol, type Protocol } from '../format/protocol.ts';
 import { within } from './deadline.ts';
 import type { DeviceOperations } from './device.ts';
 import { Hooks } from './hooks.ts';
@@ -51,6 +52,8 @@ export interface DaemonOptions {
   /** `check` rejects where what is installed cannot take over; `become` returns where it failed. */
   successor?: { check(): Promise<void>; become(): void };
   timing?: Partial<Timing>;
+  /** What this node speaks; this program's own by default. */
+  protocol?: Protocol;
   lookup?: Lookup;
 }
 
@@ -88,6 +91,7 @@ export class Daemon {
       : new PeerAddresses(options.log, options.lookup);
     this.#listener = new Listener({
       log: options.log, addresses, targets: () => this.#peerTargets(),
+      protocol: options.protocol ?? ownProtocol,
     });
     for (const resource of options.config.resources) this.#add(resource);
   }

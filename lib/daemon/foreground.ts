@@ -4,12 +4,15 @@ import { errorText } from '../base/errors.ts';
 import { allowTaking, setIoFlusher } from '../base/libc.ts';
 import type { LoadResult } from '../config/load.ts';
 import type { Config } from '../config/model.ts';
+import { ownProtocol } from '../format/protocol.ts';
 import { requestTimeoutProblem } from '../fuse/mount.ts';
 import { Daemon } from './daemon.ts';
 import { systemDevice } from './device-operations.ts';
 import { LaunchedSide } from './launcher.ts';
 import type { LogLevel } from './logger.ts';
+import { heldProtocol } from './held-protocol.ts';
 import { createLogger, logLevelVariable } from './logger.ts';
+import { exemptFromOom } from './oom-score.ts';
 import { ServiceManager } from './service-manager.ts';
 import { becomeSuccessor, checkSuccessor } from './successor.ts';
 import { untilStopped } from './signals.ts';
@@ -28,9 +31,13 @@ export async function runForeground(options: ForegroundOptions): Promise<void> {
   process.title = 'hastd';
   process.env[logLevelVariable] = options.level;
   const log = createLogger({ level: options.level });
+  const protocol = heldProtocol(process.env);
+  if (protocol !== ownProtocol) log.warn({ ...protocol }, 'this node is held to an older protocol');
   // Without the capability memory pressure can make hastd wait for its own device.
   const flusher = setIoFlusher();
-  if (flusher !== 0) log.info({ errno: flusher }, 'PR_SET_IO_FLUSHER is not available');
+  if (flusher !== 0) log.debug({ errno: flusher }, 'PR_SET_IO_FLUSHER is not available');
+  const exempt = exemptFromOom();
+  if (exempt !== null) log.debug({ error: exempt }, 'oom_score_adj cannot be lowered');
   const timeout = await requestTimeoutProblem();
   if (timeout !== null) log.warn({ problem: timeout }, 'the kernel may end stalled requests');
   // Adopted workers take the peer's connections from this process.
@@ -42,6 +49,7 @@ export async function runForeground(options: ForegroundOptions): Promise<void> {
       config: options.config,
       load: () => options.load(),
       log,
+      protocol,
       program: { command: process.execPath, args: ['--enable-source-maps', worker] },
       operations: systemDevice,
       store: services,

@@ -6,6 +6,7 @@
 import * as childProcess from 'node:child_process';
 import { errorText } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
+import { judgeAsOthers } from './oom-score.ts';
 
 export type HookEvent =
   | 'role' | 'connect' | 'disconnect' | 'syncstart' | 'syncdone' | 'syncintr' | 'split-brain'
@@ -41,6 +42,7 @@ export class Hooks {
       this.#log.warn({ ...fields, error: errorText(error) }, 'the hook cannot be started');
       return;
     }
+    judgeAsOthers(child.pid);
     child.unref();
     const startedAt = performance.now();
     const slow = setInterval(() => {

@@ -48,6 +48,8 @@ export function idleStatus(
     localDisk: state === 'failed' ? 'failed' : 'unknown',
     peerDisk: 'unknown',
     peerRole: 'unknown',
+    protocol: null,
+    protocolFeatures: [],
     worker: null,
     release: null,
     disconnectedSince: null,

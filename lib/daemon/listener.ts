@@ -17,6 +17,7 @@ import type { Preface } from '../format/preface.ts';
 import {
   PrefaceAnswer, decodePreface, prefaceSize, prefaceVersionFits,
 } from '../format/preface.ts';
+import type { Protocol } from '../format/protocol.ts';
 import { RateLimit } from './deadline.ts';
 import type { PeerAddresses } from './peer-addresses.ts';
 
@@ -35,6 +36,8 @@ export interface ListenerOptions {
   addresses: PeerAddresses;
   /** Every resource of this node, by name. */
   targets(): ReadonlyMap<string, PeerTarget>;
+  /** What this node speaks; this program's own by default. */
+  protocol?: Protocol;
   prefaceMs?: number;
   unreadMax?: number;
 }
@@ -149,17 +152,17 @@ export class Listener {
   }
 
   async #judge(socket: net.Socket, ip: string): Promise<void> {
-    const { targets, addresses } = this.#options;
+    const { targets, addresses, protocol } = this.#options;
     if (!await this.#isPeer(ip)) return this.#refuse(socket, ip, 'addressRefused');
     const timeoutMs = this.#options.prefaceMs ?? defaultPrefaceMs;
     const raw = await readExactly(socket, prefaceSize, timeoutMs);
     let preface: Preface;
     try {
-      preface = decodePreface(raw);
+      preface = decodePreface(raw, protocol);
     } catch (error) {
       return this.#refuse(socket, ip, 'malformed', errorText(error));
     }
-    if (!prefaceVersionFits(preface)) return this.#refuse(socket, ip, 'version');
+    if (!prefaceVersionFits(preface, protocol)) return this.#refuse(socket, ip, 'version');
     const known = targets().get(preface.resource);
     if (known === undefined) return this.#refuse(socket, ip, 'unknownResource', preface.resource);
     if (!await addresses.allows(known.remote, ip)) {

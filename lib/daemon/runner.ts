@@ -18,6 +18,7 @@ import { openInflight, removeInflight } from '../disk/inflight-file.ts';
 import { openLocal, type LocalFile } from '../disk/local.ts';
 import { LocalDisk } from '../disk/local-disk.ts';
 import { decodePreface, PrefaceAnswer, prefaceVersionFits } from '../format/preface.ts';
+import { ownProtocol, type Protocol } from '../format/protocol.ts';
 import type { ResourceStatus } from '../format/status.ts';
 import type { WireOptions } from '../format/wire.ts';
 import { PeerConnection } from '../net/connection.ts';
@@ -33,6 +34,8 @@ export interface RunnerOptions {
   node: string;
   log: Logger;
   onEvent: (event: ResourceEvent) => void;
+  /** What this node speaks; this program's own by default. */
+  protocol?: Protocol;
   /** How what a resolution overwrites is kept. */
   undoFiles?: UndoFiles;
   /** The worker succeeds a primary's that died: told what came of it, see RoleChange.resume. */
@@ -88,7 +91,8 @@ export class Runner {
     this.#inflightFile = options.inflightFile;
     this.#wire = { checksum: 'crc32', compression: 'none', compressor: lz4Compressor };
     this.#coreOptions = {
-      resource: options.resource.name, node: options.node, mode: 'fullsync', timeoutMs: 0,
+      resource: options.resource.name, node: options.node,
+      protocol: options.protocol ?? ownProtocol, mode: 'fullsync', timeoutMs: 0,
       alone: false, asyncLagBytes: 0, asyncLagMs: 0, diskTimeoutMs: 0, onNoData: 'stall',
       resyncRate: 0,
     };
@@ -215,13 +219,14 @@ export class Runner {
     const answer = (code: number): void => {
       socket.write(Buffer.of(code));
     };
-    const preface = decodePreface(prefaceBytes);
+    const { protocol } = this.#coreOptions;
+    const preface = decodePreface(prefaceBytes, protocol);
     const refuse = (code: number): void => {
       answer(code);
       socket.end();
       setTimeout(() => socket.destroy(), 1000).unref();
     };
-    if (this.#resource === null || !prefaceVersionFits(preface)) {
+    if (this.#resource === null || !prefaceVersionFits(preface, protocol)) {
       refuse(this.#resource === null ? PrefaceAnswer.busy : PrefaceAnswer.version);
       return;
     }
@@ -319,7 +324,7 @@ export class Runner {
           host: remote.host, port: remote.port,
           family: remote.family === 'tcp4' ? 4 : remote.family === 'tcp6' ? 6 : 0,
           source, timeoutMs: Math.min(timeout * 1000, dialMsMax), resource: name,
-          node: this.#node, isPrimary, wire: this.#wire,
+          node: this.#node, isPrimary, wire: this.#wire, protocol: this.#coreOptions.protocol,
         }, done);
       },
     };

@@ -13,6 +13,7 @@ import { UndoFileReader, UndoFileWriter } from '../disk/undo-file.ts';
 import type { Frontend } from '../fuse/frontend.ts';
 import { createNativeFrontend } from '../fuse/native-frontend.ts';
 import type { Negotiated } from '../fuse/session.ts';
+import { heldProtocol } from './held-protocol.ts';
 import { createLogger } from './logger.ts';
 import { ParentLink } from './parent-link.ts';
 import { Runner } from './runner.ts';
@@ -82,6 +83,7 @@ function start(message: StartMessage): void {
       if (kind === 'attach' || kind === 'detach') isDetached = kind === 'detach';
       send({ type: 'event', event: kind });
     },
+    protocol: heldProtocol(process.env),
     undoFiles: { create: UndoFileWriter.create, open: UndoFileReader.open },
     inflightFile: inflightPath(path.dirname(message.mountPoint), name),
     ...(message.resumes ? { onResumed } : {}),

@@ -4,13 +4,13 @@ import {
   array, bytes, id64, struct, text, u16, u32, u53, u8, type StructValue,
 } from '../base/layout.ts';
 import { limits } from './limits.ts';
+import { agreeOn, ownProtocol, type Protocol } from './protocol.ts';
 import { DataState } from './superblock.ts';
-import { protocolVersionMax, protocolVersionMin } from './wire.ts';
 
 export const helloStruct = struct('hello', 640, [
   ['versionMin', 0, u16],
   ['versionMax', 2, u16],
-  /** `Feature` bits the sender can use; what both have is used. */
+  /** `Feature` bits of protocol.ts that the sender can use; what both have is used. */
   ['features', 4, u32],
   ['copyId', 8, id64],
   ['mediaSize', 16, u53],
@@ -58,14 +58,6 @@ export type Hello = StructValue<typeof helloStruct>;
 
 export const WireRole = { secondary: 0, primary: 1 } as const;
 
-/** Bits of `features`. */
-export const Feature = {
-  /** A primary without a complete copy of its own is served from the peer's. */
-  remote: 1,
-  /** Answers `number` frames. */
-  numbers: 2,
-} as const;
-
 export const Attachment = { normal: 0, diskless: 1 } as const;
 
 /** `discard*`: whose copy is given up, as the sender sees it. A dry run only compares. */
@@ -86,22 +78,29 @@ export function encodeHello(hello: Hello): Buffer {
   return raw;
 }
 
-/** Throws HAST_E_PROTOCOL where the body cannot be one. */
-export function decodeHello(raw: Buffer): Hello {
-  if (raw.length !== helloStruct.size) {
+/**
+ * What the peer says of itself. A sender that speaks a later version than `own` may have put
+ * something into reserved bytes, and more behind them: it is not looked at. Throws HAST_E_PROTOCOL
+ * where the body cannot be a hello, or shares no version with `own`.
+ */
+export function decodeHello(raw: Buffer, own: Protocol = ownProtocol): Hello {
+  const { size, offset } = helloStruct;
+  if (raw.length < size) throw new HastError('HAST_E_PROTOCOL', 'a hello of wrong size');
+  const isLater = raw.readUInt16LE(offset.versionMax) > own.versionMax;
+  if (raw.length > size && !isLater) {
     throw new HastError('HAST_E_PROTOCOL', 'a hello of wrong size');
   }
   let hello: Hello;
   try {
-    hello = helloStruct.decode(raw);
+    hello = helloStruct.decode(raw, 0, isLater);
   } catch (cause) {
     throw new HastError('HAST_E_PROTOCOL', 'a hello with an impossible field', { cause });
   }
   const { versionMin, versionMax, dataState } = hello;
-  if (versionMin > protocolVersionMax || versionMax < protocolVersionMin) {
+  if (versionMin > versionMax || agreeOn(own, hello) === null) {
     throw new HastError('HAST_E_PROTOCOL',
       `the peer speaks the versions ${versionMin} to ${versionMax} of the protocol, this node ` +
-      `${protocolVersionMin} to ${protocolVersionMax}`);
+      `${own.versionMin} to ${own.versionMax}`);
   }
   if (hello.copyId === 0n || hello.role > 1 || hello.marked > 1 || hello.windowFrames === 0 ||
       hello.windowBytes < limits.payloadBytesMax || hello.timeout === 0 ||

@@ -7,7 +7,7 @@ import { crc32 } from '../base/checksum.ts';
 import { HastError } from '../base/errors.ts';
 import { bytes, struct, text, u16, u32, u8 } from '../base/layout.ts';
 import { limits } from './limits.ts';
-import { protocolVersionMax, protocolVersionMin } from './wire.ts';
+import { agreeOn, ownProtocol, type Protocol } from './protocol.ts';
 
 export const prefaceSize = limits.prefaceSize;
 
@@ -66,18 +66,23 @@ function checksumOf(raw: Buffer): number {
   return crc32(copy);
 }
 
-export function encodePreface(resource: string, node: string, role: number): Buffer {
+export function encodePreface(
+  resource: string, node: string, role: number, own: Protocol = ownProtocol,
+): Buffer {
+  const { versionMin, versionMax } = own;
   const raw = Buffer.alloc(prefaceSize);
   prefaceStruct.encode({
-    magic, checksum: 0, versionMin: protocolVersionMin, versionMax: protocolVersionMax,
-    role, resource, node,
+    magic, checksum: 0, versionMin, versionMax, role, resource, node,
   }, raw);
   raw.writeUInt32LE(checksumOf(raw), prefaceStruct.offset.checksum);
   return raw;
 }
 
-/** Throws HAST_E_PROTOCOL where the bytes are no preface of ours. */
-export function decodePreface(source: Uint8Array): Preface {
+/**
+ * Throws HAST_E_PROTOCOL where the bytes are no preface of ours. Reserved bytes of a dialer that
+ * speaks a later version than `own` are not looked at.
+ */
+export function decodePreface(source: Uint8Array, own: Protocol = ownProtocol): Preface {
   const raw = Buffer.from(source.buffer, source.byteOffset, source.length);
   if (raw.length !== prefaceSize || !magic.every((byte, index) => raw[index] === byte)) {
     throw new HastError('HAST_E_PROTOCOL', 'not a hast-linux preface');
@@ -85,8 +90,10 @@ export function decodePreface(source: Uint8Array): Preface {
   if (checksumOf(raw) !== raw.readUInt32LE(prefaceStruct.offset.checksum)) {
     throw new HastError('HAST_E_PROTOCOL', 'the preface does not match its checksum');
   }
+  const isLater = raw.readUInt16LE(prefaceStruct.offset.versionMax) > own.versionMax;
   try {
-    const { resource, node, role, versionMin, versionMax } = prefaceStruct.decode(raw);
+    const value = prefaceStruct.decode(raw, 0, isLater);
+    const { resource, node, role, versionMin, versionMax } = value;
     return { resource, node, role, versionMin, versionMax };
   } catch (cause) {
     throw new HastError('HAST_E_PROTOCOL', 'the preface has an impossible field', { cause });
@@ -94,6 +101,6 @@ export function decodePreface(source: Uint8Array): Preface {
 }
 
 /** True where both speak a version in common. */
-export function prefaceVersionFits(preface: Preface): boolean {
-  return preface.versionMin <= protocolVersionMax && preface.versionMax >= protocolVersionMin;
+export function prefaceVersionFits(preface: Preface, own: Protocol = ownProtocol): boolean {
+  return agreeOn(own, { ...preface, features: 0 }) !== null;
 }

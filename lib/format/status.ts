@@ -1,4 +1,7 @@
-/** What `status --json` and `list` show of one resource; schema 1. New fields may be added. */
+/**
+ * What `status --json` and `list` show of one resource; schema 1. New fields may be added, so a
+ * worker of an older release leaves some out: those are optional here.
+ */
 
 export type StatusWord =
   | 'init' | 'complete' | 'syncing' | 'degraded' | 'diskless' | 'waiting' | 'split-brain'
@@ -54,6 +57,10 @@ export interface ResourceStatus {
   syncPercent: number;
   localDisk: DiskWord;
   peerDisk: DiskWord;
+  /** Protocol version in use with the peer; null while not connected. */
+  protocol?: number | null;
+  /** Features that both nodes have, by name, in the order of their bits; none if not connected. */
+  protocolFeatures?: string[];
   peerRole: 'init' | 'primary' | 'secondary' | 'unknown';
   /** pid, or null without a worker. */
   worker: number | null;

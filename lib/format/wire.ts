@@ -1,9 +1,6 @@
 /**
  * Bytes of a frame. docs/wire-protocol.md is the description; golden samples are in test/golden.
  *
- * Protocol history
- * - 1: first version.
- *
  * Hot path: encodeFrame() and FrameReader run once per replicated write.
  */
 import { crc32, sha256 } from '../base/checksum.ts';
@@ -11,9 +8,6 @@ import { HastError } from '../base/errors.ts';
 import { bytes, struct, u16, u32, u53, u8 } from '../base/layout.ts';
 import { carriesData, FrameFlag, FrameType, type Frame } from './frame.ts';
 import { limits } from './limits.ts';
-
-export const protocolVersionMin = 1;
-export const protocolVersionMax = 1;
 
 export const headerSize = 64;
 export const frameMagic = 0x46545348; // "HSTF"

@@ -4,6 +4,7 @@ import type { ConnectResult, LinkHandler } from '../core/ports.ts';
 import {
   encodePreface, PrefaceAnswer, prefaceAnswerText, PrefaceRole,
 } from '../format/preface.ts';
+import type { Protocol } from '../format/protocol.ts';
 import type { WireOptions } from '../format/wire.ts';
 import { PeerConnection } from './connection.ts';
 
@@ -18,6 +19,8 @@ export interface DialOptions {
   resource: string;
   node: string;
   isPrimary: boolean;
+  /** What this node speaks; this program's own by default. */
+  protocol?: Protocol;
   wire: WireOptions;
 }
 
@@ -64,7 +67,7 @@ export function dial(options: DialOptions, done: (result: ConnectResult) => void
     connected = true;
     socket.setNoDelay(true);
     const role = options.isPrimary ? PrefaceRole.primary : PrefaceRole.secondary;
-    socket.write(encodePreface(options.resource, options.node, role));
+    socket.write(encodePreface(options.resource, options.node, role, options.protocol));
   });
   socket.once('data', (chunk) => {
     socket.pause();

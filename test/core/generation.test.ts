@@ -6,7 +6,8 @@ import t from 'tap';
 import {
   decide, generationRows, refuseTexts, type CopyVerdict, type Verdict,
 } from '../../lib/core/generation.ts';
-import { Attachment, Feature, Resolve, WireRole, type Hello } from '../../lib/format/hello.ts';
+import { Attachment, Resolve, WireRole, type Hello } from '../../lib/format/hello.ts';
+import { Feature } from '../../lib/format/protocol.ts';
 import { limits, MiB } from '../../lib/format/limits.ts';
 import { DataState, SuperblockFlag } from '../../lib/format/superblock.ts';
 
