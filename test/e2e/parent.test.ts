@@ -19,6 +19,8 @@ import { makeFilesystem, pairTest, writeFile } from '../fixtures/e2e-lab.ts';
 
 const kills = Number(process.env['HAST_KILLS'] ?? 4);
 const timeout = 3;
+const bothKills = Math.max(3, Math.round(kills / 2));
+const root = path.resolve(import.meta.dirname, '../../..');
 const serves = /a new worker serves the device/;
 
 
@@ -171,6 +173,54 @@ async function meanwhile(inner: Test, lab: Lab): Promise<void> {
   await h2.unmount();
 }
 
+/** Under a service manager: hastd and the worker die together, and the device is not lost. */
+async function bothDie(inner: Test, lab: Lab): Promise<void> {
+  const { h1 } = lab;
+  await lab.bringUp();
+  await h1.stop();
+  const file = (name: string): string => path.join(lab.directory, name);
+  const events = (): string[] => fs.existsSync(file('events'))
+    ? fs.readFileSync(file('events'), 'utf8').trimEnd().split('\n') : [];
+  const manager = h1.onNode([
+    'python3', path.join(root, 'test/fixtures/service-manager.py'), file('notify'),
+    file('events'), path.join(h1.rundir, 'hastd.log'), file('ended'),
+    'env', '-u', 'NODE_OPTIONS', process.execPath, path.join(root, 'dist/cli/hastd.js'), '-F',
+  ], 150_000);
+  manager.catch(() => undefined);
+  await until('hastd', 20_000, () => events().includes('ready') || undefined);
+  await h1.control('role', 'primary', resourceName);
+  await makeFilesystem(h1);
+  await h1.mount('-o', 'noatime');
+  await lab.settle();
+  const [kept] = events().filter((line) => line.startsWith('keep'));
+  inner.match(kept, /^keep fuse-[0-9a-f]{16} FDPOLL=0$/);
+  const loop = path.basename(fs.readlinkSync(h1.device));
+  const from = await kernelLines();
+  const running = startLoad(lab, h1);
+  for (let kill = 1; kill <= bothKills; kill++) {
+    await sleep(400 + (kill * 397) % 700);
+    const served = linesOf(h1, serves).length;
+    await killPart(h1, 'node', (await h1.status()).worker);
+    await until('a worker that serves', 30_000, () =>
+      linesOf(h1, serves).length > served ? true : undefined);
+  }
+  inner.comment('hastd is stopped, and the device is kept');
+  const { worker } = await h1.status();
+  const lives = (): number => events().filter((line) => line === 'ready').length;
+  const before = lives();
+  process.kill(h1.pid ?? 0, 'SIGTERM');
+  await until('the next hastd', 30_000, () => lives() > before || undefined);
+  inner.match(await h1.status(), { role: 'primary', worker });
+  await checkLoad(inner, running, loop, from);
+  await lab.settle();
+  await inner.resolves(compareAtRest(lab, h1), 'the copies are equal, the file system is sound');
+  await h1.control('role', 'secondary', resourceName);
+  inner.match(events().filter((line) => line.startsWith('remove')), [/^remove fuse-/]);
+  fs.writeFileSync(file('ended'), '');
+  await h1.stop();
+  await manager;
+}
+
 t.setTimeout(400_000);
 await pairTest(t, `parent: killed ${kills} times on each node under load`, {
   needs: ['fio', 'e2fsck'], timeout, boundMs: 60_000 + kills * 8000,
@@ -179,4 +229,6 @@ await pairTest(t, 'parent: SIGTERM with the volume mounted', {
   needs: ['fio', 'e2fsck'], timeout,
 }, stops);
 await pairTest(t, 'parent: dead, and something else happens', { timeout }, meanwhile);
-
+await pairTest(t, 'parent: dies together with the worker, under a service manager', {
+  needs: ['fio', 'e2fsck', 'python3'], timeout,
+}, bothDie);
