@@ -2,7 +2,7 @@
  * Goal: a primary's worker that is killed is replaced under a mounted file system, and nobody above
  * notices more than a pause.
  * Method: fio writes and verifies on ext4, all the time; the worker is killed about once a second,
- * now and then its successor before it serves. HAST_KILLS=n kills (15 by default).
+ * now and then its successor before it serves. HAST_KILLS=n kills in each mode (5 by default).
  */
 import * as fs from 'node:fs';
 import * as path from 'node:path';
@@ -12,26 +12,27 @@ import type { LabNode } from '../../cli/lab-node.ts';
 import { sleep, until } from '../../cli/lab-run.ts';
 import { decodeInflight } from '../../lib/format/inflight.ts';
 import {
-  checkFilesystem, kernelErrors, kernelLines, killPart, linesOf, verifyingLoad,
+  checkFilesystem, killPart, linesOf, servedLines, untilServed,
 } from '../fixtures/e2e-kill.ts';
 import {
   checksums, makeFilesystem, pairTest, sentBytes, writeFile,
 } from '../fixtures/e2e-lab.ts';
+import { VerifyingLoad } from '../fixtures/e2e-verify.ts';
 
-const kills = Number(process.env['HAST_KILLS'] ?? 15);
+const kills = Number(process.env['HAST_KILLS'] ?? 5);
+const killsBoundMs = 40_000 + kills * 6000;
+const modes = ['fullsync', 'memsync', 'async'];
 const timeout = 3;
-const serves = /a new worker serves the device/;
 
 /** Kills the worker that is there now, whatever it does; its successor serves at the end. */
 async function killOnce(node: LabNode, twice: boolean): Promise<void> {
-  const before = linesOf(node, serves).length;
+  const before = servedLines(node).length;
   for (let round = 0; round < (twice ? 2 : 1); round++) {
     const pid = await until('a worker', 20_000, async () =>
       (await node.status()).worker ?? undefined);
     await killPart(node, 'worker', pid);
   }
-  await until('a worker that serves', 30_000, () =>
-    linesOf(node, serves).length > before ? true : undefined);
+  await untilServed(node, before);
 }
 
 async function killed(inner: Test, lab: Lab): Promise<void> {
@@ -40,26 +41,15 @@ async function killed(inner: Test, lab: Lab): Promise<void> {
   await makeFilesystem(h1);
   await h1.mount('-o', 'noatime');
   await lab.settle();
-  const loop = path.basename(fs.readlinkSync(h1.device));
-  const from = await kernelLines();
-  const stop = path.join(lab.directory, 'stop');
-  const running = h1.run(['sh', '-c', verifyingLoad, 'sh', h1.mountPoint, stop], 150_000);
-  running.catch(() => undefined);
+  const load = await VerifyingLoad.start(lab, h1, killsBoundMs);
   await sleep(1000);
   for (let kill = 1; kill <= kills; kill++) {
     await killOnce(h1, kill % 5 === 0);
     inner.match(await h1.status(), { role: 'primary' });
     await sleep(300 + (kill * 397) % 800);
   }
-  fs.writeFileSync(stop, '');
-  const { code, stdout, stderr } = await running;
-  inner.equal(code, 0, 'fio saw no error, and what it read was what it wrote');
-  if (code !== 0) inner.comment(stdout, stderr);
-  const errors = await kernelErrors(loop, from);
-  if (errors === null) inner.comment('NOT TESTED: the kernel log cannot be read');
-  else inner.same(errors, [], 'the kernel log has no I/O error');
-  const pauses = linesOf(h1, serves).map((line) => Number(/"pauseMs":(\d+)/.exec(line)?.[1]));
-  const runs = stderr.split('\n').filter((line) => line === 'run done').length;
+  const runs = await load.check(inner);
+  const pauses = servedLines(h1).map((line) => Number(/"pauseMs":(\d+)/.exec(line)?.[1]));
   inner.comment(`${kills} kills, ${pauses.length} workers served, ${runs} runs of fio; pause ` +
     `${Math.min(...pauses)} to ${Math.max(...pauses)} ms`);
   await h1.unmount();
@@ -213,15 +203,17 @@ function copiesLittle(mode: string): (inner: Test, lab: Lab) => Promise<void> {
   };
 }
 
-t.setTimeout(580_000);
-await pairTest(t, `lifecycle: the primary's worker is killed ${kills} times under load`, {
-  needs: ['fio', 'e2fsck'], timeout, sizes: [96 * MiB, 96 * MiB],
-  boundMs: 120_000 + Math.max(0, kills - 15) * 6000,
-}, killed);
+t.setTimeout(400_000 + modes.length * (killsBoundMs + 60_000));
+for (const mode of modes) {
+  await pairTest(t, `lifecycle: ${mode}: the primary's worker is killed ${kills} times under load`, {
+    needs: ['fio', 'e2fsck'], timeout, sizes: [96 * MiB, 96 * MiB],
+    resource: [`replication ${mode}`], boundMs: killsBoundMs + 60_000,
+  }, killed);
+}
 await pairTest(t, 'lifecycle: the worker is killed while the peer is not there', { timeout },
   withoutPeer);
 await pairTest(t, 'lifecycle: nobody can know whether it may go on', { timeout }, waits);
-for (const mode of ['fullsync', 'memsync', 'async']) {
+for (const mode of modes) {
   await pairTest(t, `lifecycle: ${mode}: a successor copies what was under way`, {
     needs: ['fio'], timeout, resource: [`replication ${mode}`],
   }, copiesLittle(mode));

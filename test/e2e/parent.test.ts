@@ -12,41 +12,18 @@ import type { LabNode } from '../../cli/lab-node.ts';
 import { isAlive } from '../../cli/lab-remains.ts';
 import { sleep, until } from '../../cli/lab-run.ts';
 import {
-  checkFilesystem, compareAtRest, kernelErrors, kernelLines, killPart, linesOf, reload,
-  verifyingLoad,
+  checkFilesystem, compareAtRest, killPart, reload, servedLines, untilServed,
 } from '../fixtures/e2e-kill.ts';
 import { makeFilesystem, pairTest, writeFile } from '../fixtures/e2e-lab.ts';
+import { VerifyingLoad } from '../fixtures/e2e-verify.ts';
 
 const kills = Number(process.env['HAST_KILLS'] ?? 4);
 const timeout = 3;
 const bothKills = Math.max(3, Math.round(kills / 2));
 const root = path.resolve(import.meta.dirname, '../../..');
-const serves = /a new worker serves the device/;
+/** The load of the longest test. */
+const loadBoundMs = 60_000 + kills * 8000;
 
-
-interface Running {
-  ends: Promise<{ code: number; stdout: string; stderr: string }>;
-  stop: () => void;
-}
-
-function startLoad(lab: Lab, node: LabNode): Running {
-  const file = path.join(lab.directory, 'stop');
-  fs.rmSync(file, { force: true });
-  const ends = node.run(['sh', '-c', verifyingLoad, 'sh', node.mountPoint, file], 150_000);
-  ends.catch(() => undefined);
-  return { ends, stop: () => fs.writeFileSync(file, '') };
-}
-
-/** Ends the load; nothing that it read was wrong, and the kernel knows of no error. */
-async function checkLoad(inner: Test, running: Running, loop: string, from: number): Promise<void> {
-  running.stop();
-  const { code, stdout, stderr } = await running.ends;
-  inner.equal(code, 0, 'fio saw no error, and what it read was what it wrote');
-  if (code !== 0) inner.comment(stdout, stderr);
-  const errors = await kernelErrors(loop, from);
-  if (errors === null) inner.comment('NOT TESTED: the kernel log cannot be read');
-  else inner.same(errors, [], 'the kernel log has no I/O error');
-}
 
 /** Kills the parent; its worker serves without it, and the next parent takes it over. */
 async function killParent(inner: Test, node: LabNode, alone: number): Promise<void> {
@@ -59,10 +36,9 @@ async function killParent(inner: Test, node: LabNode, alone: number): Promise<vo
 }
 
 async function killWorker(node: LabNode): Promise<void> {
-  const before = linesOf(node, serves).length;
+  const before = servedLines(node).length;
   await killPart(node, 'worker', (await node.status()).worker);
-  await until('a worker that serves', 30_000, () =>
-    linesOf(node, serves).length > before ? true : undefined);
+  await untilServed(node, before);
 }
 
 async function parentsDie(inner: Test, lab: Lab): Promise<void> {
@@ -71,9 +47,7 @@ async function parentsDie(inner: Test, lab: Lab): Promise<void> {
   await makeFilesystem(h1);
   await h1.mount('-o', 'noatime');
   await lab.settle();
-  const loop = path.basename(fs.readlinkSync(h1.device));
-  const from = await kernelLines();
-  const running = startLoad(lab, h1);
+  const load = await VerifyingLoad.start(lab, h1, loadBoundMs);
   for (let kill = 1; kill <= kills; kill++) {
     await killParent(inner, h1, (kill * 397) % 900);
     await killParent(inner, h2, (kill * 593) % 900);
@@ -82,7 +56,7 @@ async function parentsDie(inner: Test, lab: Lab): Promise<void> {
   // The connection is lost while an adopted worker serves: it takes the next one.
   await killPart(h2, 'worker', (await h2.status()).worker);
   await lab.settle();
-  await checkLoad(inner, running, loop, from);
+  await load.check(inner);
   await lab.settle();
   await inner.resolves(compareAtRest(lab, h1), 'the copies are equal, the file system is sound');
   await h1.control('role', 'secondary', resourceName);
@@ -97,11 +71,9 @@ async function stops(inner: Test, lab: Lab): Promise<void> {
   await makeFilesystem(h1);
   await h1.mount('-o', 'noatime');
   await lab.settle();
-  const loop = path.basename(fs.readlinkSync(h1.device));
-  const from = await kernelLines();
 
   inner.comment('keep: hastd ends, the worker goes on');
-  const running = startLoad(lab, h1);
+  const load = await VerifyingLoad.start(lab, h1, loadBoundMs);
   await sleep(500);
   const { worker } = await h1.status();
   await h1.stop();
@@ -110,7 +82,7 @@ async function stops(inner: Test, lab: Lab): Promise<void> {
   inner.not((await h1.hastctl('status')).code, 0, 'nobody answers');
   await h1.start();
   inner.match(await h1.status(), { role: 'primary', worker });
-  await checkLoad(inner, running, loop, from);
+  await load.check(inner);
 
   inner.comment('refuse: hastd goes on');
   await reload(lab, ['on-stop refuse']);
@@ -194,15 +166,12 @@ async function bothDie(inner: Test, lab: Lab): Promise<void> {
   await lab.settle();
   const [kept] = events().filter((line) => line.startsWith('keep'));
   inner.match(kept, /^keep fuse-[0-9a-f]{16} FDPOLL=0$/);
-  const loop = path.basename(fs.readlinkSync(h1.device));
-  const from = await kernelLines();
-  const running = startLoad(lab, h1);
+  const load = await VerifyingLoad.start(lab, h1, loadBoundMs);
   for (let kill = 1; kill <= bothKills; kill++) {
     await sleep(400 + (kill * 397) % 700);
-    const served = linesOf(h1, serves).length;
+    const served = servedLines(h1).length;
     await killPart(h1, 'node', (await h1.status()).worker);
-    await until('a worker that serves', 30_000, () =>
-      linesOf(h1, serves).length > served ? true : undefined);
+    await untilServed(h1, served);
   }
   inner.comment('hastd is stopped, and the device is kept');
   const { worker } = await h1.status();
@@ -211,7 +180,7 @@ async function bothDie(inner: Test, lab: Lab): Promise<void> {
   process.kill(h1.pid ?? 0, 'SIGTERM');
   await until('the next hastd', 30_000, () => lives() > before || undefined);
   inner.match(await h1.status(), { role: 'primary', worker });
-  await checkLoad(inner, running, loop, from);
+  await load.check(inner);
   await lab.settle();
   await inner.resolves(compareAtRest(lab, h1), 'the copies are equal, the file system is sound');
   await h1.control('role', 'secondary', resourceName);
@@ -223,7 +192,7 @@ async function bothDie(inner: Test, lab: Lab): Promise<void> {
 
 t.setTimeout(400_000);
 await pairTest(t, `parent: killed ${kills} times on each node under load`, {
-  needs: ['fio', 'e2fsck'], timeout, boundMs: 60_000 + kills * 8000,
+  needs: ['fio', 'e2fsck'], timeout, boundMs: 60_000 + loadBoundMs,
 }, parentsDie);
 await pairTest(t, 'parent: SIGTERM with the volume mounted', {
   needs: ['fio', 'e2fsck'], timeout,

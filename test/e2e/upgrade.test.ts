@@ -10,10 +10,9 @@ import t, { type Test } from 'tap';
 import { resourceName, type Lab } from '../../cli/lab.ts';
 import type { LabNode } from '../../cli/lab-node.ts';
 import { sleep } from '../../cli/lab-run.ts';
-import {
-  compareAtRest, kernelErrors, kernelLines, verifyingLoad,
-} from '../fixtures/e2e-kill.ts';
+import { compareAtRest } from '../fixtures/e2e-kill.ts';
 import { makeFilesystem, pairTest } from '../fixtures/e2e-lab.ts';
+import { VerifyingLoad } from '../fixtures/e2e-verify.ts';
 
 const root = path.resolve(import.meta.dirname, '../../..');
 
@@ -65,11 +64,7 @@ async function upgrades(inner: Test, lab: Lab): Promise<void> {
   await h1.mount('-o', 'noatime');
   await lab.settle();
   inner.match(await h1.status(), { release: '1.0.0' });
-  const loop = path.basename(fs.readlinkSync(h1.device));
-  const from = await kernelLines();
-  const stop = path.join(lab.directory, 'stop');
-  const load = h1.run(['sh', '-c', verifyingLoad, 'sh', h1.mountPoint, stop], 100_000);
-  load.catch(() => undefined);
+  const load = await VerifyingLoad.start(lab, h1, 100_000);
   await sleep(1000);
 
   release(installed, '1.1.0');
@@ -109,13 +104,7 @@ async function upgrades(inner: Test, lab: Lab): Promise<void> {
   inner.equal((await h1.status()).worker, before.worker);
   fs.writeFileSync(workerFile, goodWorker);
 
-  fs.writeFileSync(stop, '');
-  const ended = await load;
-  inner.equal(ended.code, 0, 'fio saw no error, and what it read was what it wrote');
-  if (ended.code !== 0) inner.comment(ended.stdout, ended.stderr);
-  const errors = await kernelErrors(loop, from);
-  if (errors === null) inner.comment('NOT TESTED: the kernel log cannot be read');
-  else inner.same(errors, [], 'the kernel log has no I/O error');
+  await load.check(inner);
   await lab.settle();
   await inner.resolves(compareAtRest(lab, h1), 'the copies are equal, the file system is sound');
 }
