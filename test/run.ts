@@ -2,8 +2,8 @@
  * Runs the compiled tests under tap and ends with one line that counts:
  * `N passed, N failed, N skipped`. `unit` or `e2e` as argument runs that part alone.
  *
- * Unit tests run two files at a time; end-to-end tests one, for they share the machine's loop
- * devices and cores.
+ * Two files run at a time, each end-to-end test in namespaces of its own; those that are about time
+ * or memory, or start many processes, run alone.
  */
 import { spawn } from 'node:child_process';
 import * as fs from 'node:fs';
@@ -11,6 +11,8 @@ import * as path from 'node:path';
 import * as readline from 'node:readline';
 
 const root = path.join(import.meta.dirname, '..');
+
+const alone = ['demo', 'kill-cycles', 'large', 'memory'];
 
 interface Counts {
   passed: number;
@@ -73,7 +75,11 @@ async function main(): Promise<void> {
   const isE2e = (file: string): boolean => file.includes(`${path.sep}e2e${path.sep}`);
   const counts: Counts = { passed: 0, failed: 0, skipped: 0 };
   if (part !== 'e2e') await run(all.filter((file) => !isE2e(file)), 2, 120, counts);
-  if (part !== 'unit') await run(all.filter(isE2e), 1, 300, counts);
+  if (part !== 'unit') {
+    const isAlone = (file: string): boolean => alone.includes(path.basename(file, '.test.js'));
+    await run(all.filter((file) => isE2e(file) && !isAlone(file)), 2, 420, counts);
+    await run(all.filter((file) => isE2e(file) && isAlone(file)), 1, 420, counts);
+  }
   const { passed, failed, skipped } = counts;
   console.log(`${passed} passed, ${failed} failed, ${skipped} skipped`);
   process.exitCode = failed > 0 || passed === 0 ? 1 : 0;
