@@ -205,7 +205,7 @@ function copiesLittle(mode: string): (inner: Test, lab: Lab) => Promise<void> {
 
 t.setTimeout(400_000 + modes.length * (killsBoundMs + 60_000));
 for (const mode of modes) {
-  await pairTest(t, `lifecycle: ${mode}: the primary's worker is killed ${kills} times under load`, {
+  await pairTest(t, `lifecycle: ${mode}: the primary's worker is killed ${kills} times`, {
     needs: ['fio', 'e2fsck'], timeout, sizes: [96 * MiB, 96 * MiB],
     resource: [`replication ${mode}`], boundMs: killsBoundMs + 60_000,
   }, killed);
