@@ -124,7 +124,8 @@ async function replaced(inner: Test, lab: Lab): Promise<void> {
   const hook = new Hook(lab);
   const load = await loaded(lab);
   inner.ok(users(h1).length > 0, 'the disk is in use');
-  const running = load.start(h1, 6000);
+  // Longer than all of it takes where other tests run beside.
+  const running = load.start(h1, 15_000);
   await running.more(20);
   await h1.control('detach', resourceName);
   await letGo(h1);

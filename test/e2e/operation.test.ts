@@ -7,8 +7,8 @@ import * as path from 'node:path';
 import t, { type Test } from 'tap';
 import { resourceName, type Lab } from '../../cli/lab.ts';
 import type { LabNode } from '../../cli/lab-node.ts';
-import { isAlive } from '../../cli/lab-remains.ts';
 import { sleep, until } from '../../cli/lab-run.ts';
+import { killPart } from '../fixtures/e2e-kill.ts';
 import { checksums, makeFilesystem, pairTest, writeFile } from '../fixtures/e2e-lab.ts';
 
 const refused = 77;
@@ -155,15 +155,13 @@ async function killed(inner: Test, lab: Lab): Promise<void> {
   inner.equal(await checksums(h1), sums, 'every file is there after the worker was killed');
   await lab.settle();
 
-  // Only the parent: its worker ends by itself, also with I/O under way. Mounted file system,
-  // loop device and FUSE mount stay behind, all dead.
+  // The parent and its worker, with I/O under way. Mounted file system, loop device and FUSE mount
+  // stay behind, all dead.
   const writing = h1.run(['dd', 'if=/dev/zero', `of=${h1.mountPoint}/zeros`, 'bs=64k',
     'count=800', 'oflag=direct', 'status=none']);
   writing.catch(() => undefined);
   await sleep(100);
-  const orphan = (await h1.status()).worker ?? 0;
-  process.kill(h1.pid ?? 0, 'SIGKILL');
-  await until('the end of the orphan', 10_000, () => isAlive(orphan) ? undefined : true);
+  await killPart(h1, 'node', (await h1.status()).worker);
   await writing;
   await h1.start();
   await h1.control('role', 'primary', resourceName);
