@@ -3,11 +3,12 @@ import * as fs from 'node:fs';
 import * as path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { callDaemon } from '../lib/control/client.ts';
+import { isAlive } from '../lib/daemon/process-state.ts';
 import { describeCopy, type CopyDescription } from '../lib/disk/inspect.ts';
 import type { ResourceStatus } from '../lib/format/status.ts';
 import type { NodeName } from './lab-network.ts';
 import {
-  clearDevices, clearFilesystems, isAlive, killAll, labVariable, processesOf,
+  clearDevices, clearFilesystems, killAll, labVariable, processesOf,
 } from './lab-remains.ts';
 import { run, succeed, until, type RunOptions, type RunResult } from './lab-run.ts';
 

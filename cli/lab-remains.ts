@@ -7,6 +7,7 @@
  */
 import * as fs from 'node:fs';
 import * as path from 'node:path';
+import { isAlive } from '../lib/daemon/process-state.ts';
 import { removeNamespaces } from './lab-network.ts';
 import { run, sleep } from './lab-run.ts';
 
@@ -62,17 +63,6 @@ export function processesOf(directory: string, node?: string): number[] {
       return false;
     }
   });
-}
-
-/** Also of a killed process with a thread that does not leave the kernel: its files are open. */
-export function isAlive(pid: number): boolean {
-  try {
-    const stat = fs.readFileSync(`/proc/${pid}/stat`, 'utf8');
-    const isZombie = stat.slice(stat.lastIndexOf(')') + 2).startsWith('Z');
-    return !isZombie || fs.readdirSync(`/proc/${pid}/task`).length > 1;
-  } catch {
-    return false;
-  }
 }
 
 /** SIGKILL, until none is left; those that are stuck in the kernel are given back. */

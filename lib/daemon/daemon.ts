@@ -225,16 +225,31 @@ export class Daemon {
     await makeDirectory(devdir, devdirMode);
     await fs.mkdir(path.dirname(pidfile), { recursive: true }).catch(() => undefined);
     this.#pidfile = await takePidfile(pidfile);
-    await Promise.all([...this.#supervisors.values()].map((one) => one.adopt()));
-    // Before the control socket: who gets an answer there may connect.
-    await this.#listener.listen(listen);
+    let open = (): void => undefined;
+    const opened = new Promise<void>((resolve) => {
+      open = resolve;
+    });
     await fs.mkdir(path.dirname(control.path), { recursive: true }).catch(() => undefined);
+    // Before any worker is taken over: not from a hastd that lives, and answers there.
     this.#control = await startControlServer({
       path: control.path,
       log: this.#log,
-      handle: (request) => this.handle(request),
+      handle: async (request) => {
+        await opened;
+        return await this.handle(request);
+      },
     });
-    await this.#reloadAdopted();
+    try {
+      await Promise.all([...this.#supervisors.values()].map((one) => one.adopt()));
+      this.#options.store?.settle();
+      await this.#listener.listen(listen);
+      await this.#reloadAdopted();
+    } catch (error) {
+      this.#stopping = true;
+      throw error;
+    } finally {
+      open(); // who gets an answer may connect
+    }
   }
 
   async #close(): Promise<void> {

@@ -28,6 +28,9 @@ export class ParentLink {
   readonly #handler: ParentLinkHandler;
   readonly #log: Logger;
   #adopter: MessageSocket | null = null;
+  /** Came while there was a parent: its turn is when that one is gone. */
+  #next: MessageSocket | null = null;
+  #file: string | null = null;
   #server: net.Server | null = null;
   readonly #kept: WorkerMessage[] = [];
 
@@ -38,7 +41,7 @@ export class ParentLink {
       handler.receive(message, handle as net.Socket | undefined);
     });
     process.on('disconnect', () => {
-      if (this.#adopter === null) handler.lost();
+      if (this.#adopter === null) this.#parentLost();
     });
   }
 
@@ -71,6 +74,7 @@ export class ParentLink {
 
   /** The last message to whoever does not see the exit code. */
   leave(then: () => void): void {
+    if (this.#file !== null) fs.rmSync(this.#file, { force: true });
     if (this.#adopter === null) then();
     else this.#adopter.send({ type: 'left' }, then);
   }
@@ -85,6 +89,7 @@ export class ParentLink {
     fs.mkdirSync(path.dirname(file), { recursive: true, mode: workerFolderMode });
     fs.rmSync(file, { force: true });
     this.#server = server;
+    this.#file = file;
     server.listen(file);
   }
 
@@ -102,22 +107,24 @@ export class ParentLink {
     else this.#handler.receive(message, undefined);
   }
 
-  /** The pidfile's lock lets one parent live at a time: the latest to come is it. */
+  /** A parent that lives keeps its workers, whoever else asks for them. */
   #adopt(by: MessageSocket): void {
+    if (this.isOpen) {
+      this.#next = by;
+      return;
+    }
     const memo = this.#handler.memo();
     if (memo === null) {
       by.close();
       return;
     }
-    this.#adopter?.close();
     this.#adopter = by;
-    if (process.connected) process.disconnect();
     by.send({ type: 'adopted', memo });
     for (const message of this.#kept.splice(0)) by.send(message);
     this.#log.info({}, 'a new parent took this worker over');
   }
 
-  #take(from: MessageSocket, { id, preface, pid, fd }: PeerAt): void {
+  #take(from: MessageSocket, { id, preface, pid, fd, inode }: PeerAt): void {
     const parent = openProcess(pid);
     const taken = parent.errno === 0 ? takeDescriptor(parent.fd, fd) : parent;
     if (parent.errno === 0) fs.closeSync(parent.fd);
@@ -126,14 +133,27 @@ export class ParentLink {
       this.#log.error({ errno: taken.errno }, 'a connection of the peer cannot be taken over');
       return;
     }
+    // The parent may have given it up, and have another one at this number by now.
+    if (fs.fstatSync(taken.fd).ino !== inode) {
+      fs.closeSync(taken.fd);
+      return;
+    }
     const socket = new net.Socket({ fd: taken.fd, readable: true, writable: true });
     this.#handler.receive({ type: 'peer', preface: Buffer.from(preface, 'base64') }, socket);
   }
 
   #ended(messages: MessageSocket): void {
+    if (messages === this.#next) this.#next = null;
     if (messages !== this.#adopter) return;
     this.#adopter = null;
+    this.#parentLost();
+  }
+
+  #parentLost(): void {
     this.#handler.lost();
+    const next = this.#next;
+    this.#next = null;
+    if (next !== null) this.#adopt(next);
   }
 }
 

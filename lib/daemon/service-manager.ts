@@ -3,6 +3,7 @@
  * there (sd_pid_notify_with_fds(3), systemd.service(5) FileDescriptorStoreMax=). Without
  * NOTIFY_SOCKET in the environment nothing here does anything.
  */
+import * as fs from 'node:fs';
 import * as os from 'node:os';
 import { closeAtExec, notifyService } from '../base/libc.ts';
 import type { Logger } from '../base/log.ts';
@@ -14,14 +15,18 @@ const passedVariables = ['LISTEN_PID', 'LISTEN_FDS', 'LISTEN_FDNAMES'];
 /** Keeps open file descriptions beyond the life of this process. */
 export interface DescriptorStore {
   keep(name: string, fd: number): void;
+  /** Also closes what was passed by this name. */
   letGo(name: string): void;
   /** A descriptor kept before this process began, at most once; null where there is none. */
   take(name: string): number | null;
+  /** What was not taken is closed here; what nobody keeps any more is let go. */
+  settle(): void;
 }
 
 export class ServiceManager implements DescriptorStore {
   readonly #log: Logger;
   readonly #passed: Map<string, number>;
+  readonly #kept = new Set<string>();
   #hasFailed = false;
 
   constructor(log: Logger) {
@@ -41,12 +46,14 @@ export class ServiceManager implements DescriptorStore {
   }
 
   keep(name: string, fd: number): void {
+    this.#kept.add(name);
     // FDPOLL=0: a description of /dev/fuse looks broken to poll(2) while nobody serves it.
     this.#notify(`FDSTORE=1\nFDNAME=${name}\nFDPOLL=0`, fd);
   }
 
   letGo(name: string): void {
-    this.#passed.delete(name);
+    this.#drop(name);
+    this.#kept.delete(name);
     this.#notify(`FDSTOREREMOVE=1\nFDNAME=${name}`, null);
   }
 
@@ -54,6 +61,22 @@ export class ServiceManager implements DescriptorStore {
     const fd = this.#passed.get(name) ?? null;
     this.#passed.delete(name);
     return fd;
+  }
+
+  settle(): void {
+    for (const name of [...this.#passed.keys()]) {
+      this.#drop(name);
+      if (this.#kept.has(name)) continue;
+      this.#log.warn({ name }, 'a kept descriptor belongs to no device any more');
+      this.letGo(name);
+    }
+  }
+
+  /** A connection of /dev/fuse ends with its last descriptor: none may stay unnoticed. */
+  #drop(name: string): void {
+    const fd = this.#passed.get(name);
+    this.#passed.delete(name);
+    if (fd !== undefined) fs.closeSync(fd);
   }
 
   #notify(state: string, fd: number | null): void {

@@ -4,7 +4,7 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { HastError } from '../base/errors.ts';
-import { within } from './deadline.ts';
+import { Deadline } from './deadline.ts';
 import type { Revival } from './revival.ts';
 import type { Timing } from './timing.ts';
 import type { Run, WorkerKeeper } from './worker-keeper.ts';
@@ -36,7 +36,7 @@ export async function stepOver(
     else throw busy(keeper);
   });
   if (role !== 'primary') return { pauseMs: null };
-  await within(timing.orderMs, 'the new worker’s beginning', untilServing(keeper));
+  await untilServing(keeper, new Deadline(timing.orderMs));
   return { pauseMs: revival.pauseMs };
 }
 
@@ -53,10 +53,15 @@ async function replaceSecondary(keeper: WorkerKeeper, timing: Timing, run: Run):
   await keeper.start('retry', timing.readyMs);
 }
 
-async function untilServing(keeper: WorkerKeeper): Promise<void> {
+async function untilServing(keeper: WorkerKeeper, deadline: Deadline): Promise<void> {
   while (keeper.state !== 'primary') {
     if (keeper.role !== 'primary') {
       throw new HastError('HAST_E_DEVICE', `the device was taken away: ${keeper.detail}`, {
+        hint: `hastctl status ${keeper.name}`,
+      });
+    }
+    if (deadline.left(0) === 0) {
+      throw new HastError('HAST_E_TIMEOUT', `the new worker does not serve yet: ${keeper.detail}`, {
         hint: `hastctl status ${keeper.name}`,
       });
     }

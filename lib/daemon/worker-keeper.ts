@@ -9,7 +9,6 @@
  * - the /dev/fuse description of a primary is open here until its device is taken away;
  * - the state changes only along the edges of lib/daemon/states.ts.
  */
-import * as fs from 'node:fs';
 import * as path from 'node:path';
 import { assert } from '../base/assert.ts';
 import { HastError, errorText } from '../base/errors.ts';
@@ -246,6 +245,9 @@ export class WorkerKeeper {
   async closeMounted(): Promise<void> {
     const fuseFd = this.#mountedFd;
     this.#mountedFd = null;
+    // It has a descriptor of the connection, which ends with the last one.
+    await this.#prepared?.worker.kill(this.#timing.killMs);
+    this.#prepared = undefined;
     if (fuseFd !== null) await this.#closeFuse(fuseFd);
   }
 
@@ -299,7 +301,6 @@ export class WorkerKeeper {
   /** Closes the parent's /dev/fuse description: with the worker's gone, pending I/O gets EIO. */
   async forget(run: Run): Promise<void> {
     if (this.#run === run) this.#run = undefined;
-    removeFile(this.#socketPath);
     if (run.worker.exit?.code === 0) this.guard.close();
     else this.guard.suspect(run.worker.exited);
     const { fuseFd } = run;
@@ -379,15 +380,6 @@ export function asHastError(error: unknown): HastError {
 export function isForPerson({ errorClass, code }: HastError): boolean {
   return errorClass === 'config' || errorClass === 'corruption' ||
     (errorClass === 'device' && code !== 'HAST_E_INTERNAL');
-}
-
-/** At once: the next worker listens at the same place. */
-function removeFile(file: string): void {
-  try {
-    fs.rmSync(file, { force: true });
-  } catch {
-    // The next worker replaces it.
-  }
 }
 
 export function sentence(error: HastError): string {

@@ -11,6 +11,7 @@ import { HastError, errorText } from '../base/errors.ts';
 import { openProcess, reapChild, signalProcess, takeDescriptor } from '../base/libc.ts';
 import { within } from './deadline.ts';
 import { MessageSocket } from './message-socket.ts';
+import { isAlive } from './process-state.ts';
 import {
   adoptionVersion, type ParentMessage, type WorkerMemo, type WorkerMessage,
 } from './worker-protocol.ts';
@@ -21,8 +22,8 @@ const threadPoolSize = '16';
 const drainMs = 1000;
 /** An adopted worker takes a connection that it is told of within this. */
 const takeMs = 5000;
-/** When after its socket closed the end of a process is looked for. */
-const reapMs = [0, 50, 500, 5000];
+/** How often the end of a process is looked for whose socket closed. */
+const goneMs = 10;
 
 /** How a worker is started. */
 export interface WorkerProgram {
@@ -199,7 +200,8 @@ export class AdoptedLink implements WorkerLink {
     const timer = setTimeout(done, takeMs);
     this.#taken.set(id, done);
     const text = Buffer.from(preface).toString('base64');
-    this.send({ type: 'peer-at', id, preface: text, pid: process.pid, fd }, done);
+    const inode = fs.fstatSync(fd).ino;
+    this.send({ type: 'peer-at', id, preface: text, pid: process.pid, fd, inode }, done);
   }
 
   kill(): void {
@@ -229,8 +231,18 @@ export class AdoptedLink implements WorkerLink {
     for (const done of this.#taken.values()) done();
     this.#onClosed?.(new HastError('HAST_E_PROTOCOL', `the worker is gone: ${why}`));
     if (this.#processFd < 0) return;
+    // It is dead, or sent what is no message: nothing of it may go on beside a successor.
+    signalProcess(this.#processFd, os.constants.signals.SIGKILL);
+    this.#whenGone();
+  }
+
+  #whenGone(): void {
+    if (isAlive(this.#pid) && signalProcess(this.#processFd, 0) === 0) {
+      setTimeout(() => this.#whenGone(), goneMs);
+      return;
+    }
     // It may be a child of this very process, before it became another program.
-    for (const ms of reapMs) setTimeout(() => reapChild(this.#pid), ms).unref();
+    reapChild(this.#pid);
     fs.close(this.#processFd, () => undefined);
     this.#processFd = -1;
     this.#handler?.ended(this.#hasLeft ? 0 : null, null);

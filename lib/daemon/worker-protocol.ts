@@ -64,9 +64,9 @@ export type ParentMessage =
   | { type: 'peer'; preface: Uint8Array }
   /**
    * The same over the unix socket: descriptor `fd` of the process `pid`, which keeps it open until
-   * `taken`. `preface` is in base64.
+   * `taken`. `inode`: of that socket. `preface` is in base64.
    */
-  | { type: 'peer-at'; id: number; preface: string; pid: number; fd: number }
+  | { type: 'peer-at'; id: number; preface: string; pid: number; fd: number; inode: number }
   /** The first message of the next parent; answered by `adopted`. */
   | { type: 'adopt'; version: number }
   /** Ask the core for the primary role. Answered by `promoted` or `refused` within `timeoutMs`. */

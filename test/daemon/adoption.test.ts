@@ -15,6 +15,7 @@ import { hashOf, workerFile } from '../../lib/daemon/worker-files.ts';
 import { recordingLog, resourceConfig, shortDirectory } from './world.ts';
 
 const it = t.test;
+const serviceManager = new URL('../../lib/daemon/service-manager.js', import.meta.url).href;
 
 it('files of workers: the name, or a hash where a socket could not have it', async (test) => {
   test.equal(workerFile('/run/hast', 'shared', 'socket'), '/run/hast/.workers/shared.sock');
@@ -102,21 +103,38 @@ it('descriptors of another process', async (test) => {
   test.not(openProcess(child.pid ?? 0).errno, 0);
 });
 
-it('service manager: descriptors passed to this process, once', async (test) => {
-  const { log } = recordingLog();
+it('service manager: descriptors passed to this process, once; what nobody takes is closed', async (
+  test,
+) => {
+  const { log, lines } = recordingLog();
   const before = { ...process.env };
   test.teardown(() => {
     process.env = before;
   });
-  Object.assign(process.env, {
-    LISTEN_PID: String(process.pid), LISTEN_FDS: '2', LISTEN_FDNAMES: 'fuse-a:fuse-b',
+  // Numbers 3 and up, as a service manager passes them: of a process that does nothing else.
+  const script = `
+    import { ServiceManager } from ${JSON.stringify(serviceManager)};
+    import * as fs from 'node:fs';
+    process.env.LISTEN_PID = String(process.pid);
+    const services = new ServiceManager({ warn: (fields) => console.log(fields.name) });
+    const isOpen = (fd) => fs.existsSync('/proc/self/fd/' + fd) &&
+      fs.readlinkSync('/proc/self/fd/' + fd).endsWith('/f');
+    console.log(process.env.LISTEN_FDS, services.take('b'), services.take('b'));
+    services.letGo('a');
+    services.keep('c', 5);
+    services.settle();
+    console.log([3, 4, 5, 6].map(isOpen).join());
+  `;
+  const file = path.join(test.testdir({ f: 'text' }), 'f');
+  const fds = [0, 1, 2, 3].map(() => fs.openSync(file, 'r'));
+  const { NODE_OPTIONS: _, NOTIFY_SOCKET: __, ...env } = process.env;
+  const ended = childProcess.spawnSync(process.execPath, ['--input-type=module', '-e', script], {
+    stdio: ['ignore', 'pipe', 'inherit', ...fds], encoding: 'utf8',
+    env: { ...env, LISTEN_FDS: '4', LISTEN_FDNAMES: 'a:b:c:d' },
   });
-  const services = new ServiceManager(log);
-  test.equal(process.env['LISTEN_FDS'], undefined, 'not for those that it starts');
-  test.equal(services.take('fuse-b'), 4);
-  test.equal(services.take('fuse-b'), null);
-  services.letGo('fuse-a');
-  test.equal(services.take('fuse-a'), null);
+  for (const fd of fds) fs.closeSync(fd);
+  test.equal(ended.stdout, 'undefined 4 null\nd\nfalse,true,false,false\n');
   Object.assign(process.env, { LISTEN_PID: '1', LISTEN_FDS: '1', LISTEN_FDNAMES: 'fuse-a' });
   test.equal(new ServiceManager(log).take('fuse-a'), null, 'for another process');
+  test.same(lines, []);
 });

@@ -7,7 +7,7 @@ import * as fs from 'node:fs';
 import t, { type Test } from 'tap';
 import { MiB, resourceName, type Lab } from '../../cli/lab.ts';
 import type { LabNode } from '../../cli/lab-node.ts';
-import { isAlive } from '../../cli/lab-remains.ts';
+import { isAlive } from '../../lib/daemon/process-state.ts';
 import { until } from '../../cli/lab-run.ts';
 import { killPart } from '../fixtures/e2e-kill.ts';
 import { Hook, pairTest } from '../fixtures/e2e-lab.ts';

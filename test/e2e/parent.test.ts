@@ -9,7 +9,7 @@ import * as path from 'node:path';
 import t, { type Test } from 'tap';
 import { resourceName, type Lab } from '../../cli/lab.ts';
 import type { LabNode } from '../../cli/lab-node.ts';
-import { isAlive } from '../../cli/lab-remains.ts';
+import { isAlive } from '../../lib/daemon/process-state.ts';
 import { sleep, until } from '../../cli/lab-run.ts';
 import {
   checkFilesystem, compareAtRest, killPart, reload, servedLines, untilServed,
@@ -114,6 +114,12 @@ async function meanwhile(inner: Test, lab: Lab): Promise<void> {
   await makeFilesystem(h1);
   await h1.mount('-o', 'noatime');
   await writeFile(h1, 'file', '1M');
+
+  inner.comment('another hastd by mistake takes no worker from the one that lives');
+  const other = await h1.run(['hastd', '-P', path.join(lab.directory, 'other.pid')], 30_000);
+  inner.not(other.code, 0);
+  inner.match(other.stderr, /another hastd answers/);
+  inner.match(await h1.status(), { role: 'primary', status: 'complete' });
 
   inner.comment('the worker dies as well: the device is lost, and status says so');
   const { worker } = await h1.status();
