@@ -9,6 +9,7 @@ import { limits } from '../config/limits.ts';
 const folderName = '.workers';
 /** Mode of the folder: a worker does what it is told at its socket. */
 export const workerFolderMode = 0o700;
+const endings = { socket: 'sock', record: 'json', inflight: 'inflight' } as const;
 /** Characters of the hash that stands for a name that is too long for a socket's path. */
 const hashLength = 16;
 
@@ -16,13 +17,16 @@ export function workerFolder(rundir: string): string {
   return path.join(rundir, folderName);
 }
 
-/** `socket`: where a worker listens for the next parent. `record`: see RoleRecord. */
-export type WorkerFile = 'socket' | 'record';
+/**
+ * `socket`: where a worker listens for the next parent. `record`: see RoleRecord. `inflight`: what
+ * a primary's worker leaves to its successor.
+ */
+export type WorkerFile = keyof typeof endings;
 
 /** The path of a file; who makes it makes the folder. */
 export function workerFile(rundir: string, resource: string, kind: WorkerFile): string {
   const folder = workerFolder(rundir);
-  const ending = kind === 'socket' ? 'sock' : 'json';
+  const ending = endings[kind];
   const named = path.join(folder, `${resource}.${ending}`);
   if (Buffer.byteLength(named) <= limits.socketPathBytesMax) return named;
   return path.join(folder, `${hashOf(resource)}.${ending}`);

@@ -8,7 +8,6 @@ import { HastError, errorText } from '../base/errors.ts';
 import type { PromoteDone } from '../core/role-change.ts';
 import { withFields } from './log-fields.ts';
 import { createDirectFrontend } from '../fuse/direct-frontend.ts';
-import { inflightPath } from '../disk/inflight-file.ts';
 import { UndoFileReader, UndoFileWriter } from '../disk/undo-file.ts';
 import type { Frontend } from '../fuse/frontend.ts';
 import { createNativeFrontend } from '../fuse/native-frontend.ts';
@@ -17,6 +16,7 @@ import { heldProtocol } from './held-protocol.ts';
 import { createLogger } from './logger.ts';
 import { ParentLink } from './parent-link.ts';
 import { Runner } from './runner.ts';
+import { workerFile } from './worker-files.ts';
 import {
   adoptionVersion, type Order, type ParentMessage, type StartMessage, type WorkerMemo,
   type WorkerMessage,
@@ -85,7 +85,7 @@ function start(message: StartMessage): void {
     },
     protocol: heldProtocol(process.env),
     undoFiles: { create: UndoFileWriter.create, open: UndoFileReader.open },
-    inflightFile: inflightPath(path.dirname(message.mountPoint), name),
+    inflightFile: workerFile(path.dirname(message.mountPoint), name, 'inflight'),
     ...(message.resumes ? { onResumed } : {}),
   });
   runner.start((error) => {

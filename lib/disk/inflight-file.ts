@@ -16,11 +16,6 @@ const directoryMode = 0o700;
 const fileMode = 0o600;
 const { O_RDWR, O_CREAT, O_EXCL, O_NOFOLLOW } = fs.constants;
 
-/** Where the table of resource `name` is. A resource's name begins with a letter or digit. */
-export function inflightPath(rundir: string, name: string): string {
-  return path.join(rundir, '.workers', `${name}.inflight`);
-}
-
 /**
  * Maps the table for the life of this process, which holds the lock of the copy. `inherits`: what
  * the process before left in it counts; else it begins anew, with zeros. Where that cannot be, the

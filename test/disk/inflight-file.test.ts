@@ -9,7 +9,7 @@ import * as path from 'node:path';
 import t from 'tap';
 import { mapShared } from '../../lib/base/libc.ts';
 import { silentLogger } from '../../lib/base/log.ts';
-import { inflightPath, openInflight, removeInflight } from '../../lib/disk/inflight-file.ts';
+import { openInflight, removeInflight } from '../../lib/disk/inflight-file.ts';
 import { bootIdBytes, decodeInflight, inflightBytes } from '../../lib/format/inflight.ts';
 
 const moduleOf = (name: string): string => new URL(`../../lib/${name}.js`, import.meta.url).href;
@@ -29,7 +29,7 @@ process.kill(process.pid, 'SIGKILL');
 `;
 
 t.test('inflight file: a killed process leaves it as it was', async (t) => {
-  const file = inflightPath(t.testdir(), 'shared');
+  const file = path.join(t.testdir(), 'folder', 'shared.inflight');
   const { signal, stderr } = spawnSync(process.execPath, [
     '--input-type=module', '-e', child, file, moduleOf('disk/inflight-file'),
     moduleOf('core/inflight-table'),
@@ -54,7 +54,7 @@ t.test('inflight file: a killed process leaves it as it was', async (t) => {
 });
 
 t.test('inflight file: what cannot be one', async (t) => {
-  const file = inflightPath(t.testdir({ target: 'untouched' }), 'shared');
+  const file = path.join(t.testdir({ target: 'untouched' }), 'folder', 'shared.inflight');
   fs.mkdirSync(path.dirname(file));
   t.equal(openInflight(file, true, silentLogger)?.inherited, false, 'there was none');
   t.equal(fs.statSync(file).size, inflightBytes);
