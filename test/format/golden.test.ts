@@ -5,6 +5,9 @@
  */
 import * as crypto from 'node:crypto';
 import t from 'tap';
+import {
+  decodeInflight, encodeInflightHeader, inflightBytes,
+} from '../../lib/format/inflight.ts';
 import { FrameFlag, FrameType, plainFrame, type Frame } from '../../lib/format/frame.ts';
 import {
   decodeHello, decodeLineage, encodeHello, encodeLineage,
@@ -132,6 +135,28 @@ t.test('golden: undo file', async (t) => {
   t.same(decodeUndoRecord(raw.subarray(512, 544), undoInfo.mediaSize), records[0]);
   t.same(decodeUndoRecord(raw.subarray(1056, 1088), undoInfo.mediaSize), records[1]);
   t.same(decodeUndoTrailer(raw.subarray(-64)), trailer);
+});
+
+t.test('golden: in-flight table', async (t) => {
+  const boot = Uint8Array.from({ length: 16 }, (_, index) => 0xa0 + index);
+  const header = {
+    valid: 1, boot, copyId, generation: 0x21n, nextGeneration: 0x22n,
+    peerCopyId: 0x8877665544332211n, instance: 0x31n, mediaSize: 2 ** 41,
+  };
+  const hand = new Bytes(inflightBytes).text(0, 'HASTINFL').number(8, 4, 1).number(12, 4, 8192)
+    .number(16, 4, 1).put(24, boot).number(40, 8, copyId).number(48, 8, 0x21)
+    .number(56, 8, 0x22).number(64, 8, header.peerCopyId).number(72, 8, 0x31)
+    .number(80, 8, 2 ** 41).number(144, 8, 2 ** 40 + 4096).number(152, 4, 8192).raw;
+  const encoded = Buffer.from(hand);
+  encoded.fill(0, 0, 128);
+  encodeInflightHeader(header, encoded);
+  const raw = check(t, 'inflight', hand, encoded);
+  t.match(decodeInflight(raw), {
+    header: { ...header, boot: Buffer.from(boot) },
+    ranges: [{ slot: 1, offset: 2 ** 40 + 4096, length: 8192 }],
+  });
+  raw[8] = 2;
+  t.equal(decodeInflight(raw), null, 'of another version');
 });
 
 interface Header {
