@@ -47,6 +47,11 @@ export class Bench {
     return (quick ? budgetMs.quick : budgetMs.full) - endMs - this.seconds * 1000;
   }
 
+  /** When it must be ended, whatever it does: nothing that hangs makes it longer. */
+  get boundMs(): number {
+    return this.leftMs + endMs / 2;
+  }
+
   /** What one measurement takes, about. */
   get stepMs(): number {
     return this.settings.seconds * 1000 + this.settings.warmMs + 1500;

@@ -85,12 +85,15 @@ async function run(options: Options): Promise<number> {
   const problem = directoryProblem(options.directory, copies * bench.sizeBytes);
   if (problem !== null) return unable(problem);
   let code = 0;
+  const bound = setTimeout(() => abort.abort(), bench.boundMs);
   try {
     await measureEverything(bench);
   } catch (error) {
     code = exitFailed;
-    if (signal === null) bench.problem(`ended early: ${errorText(error)}`);
+    const why = abort.signal.aborted ? 'the time was up' : errorText(error);
+    if (signal === null) bench.problem(`ended early: ${why}`);
   } finally {
+    clearTimeout(bound);
     await bench.closeAll();
   }
   if (signal !== null) return 128 + os.constants.signals[signal as NodeJS.Signals];
