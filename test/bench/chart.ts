@@ -12,7 +12,7 @@ const footHeight = 40;
 const titleHeight = 34;
 const gapHeight = 26;
 const barHeight = 22;
-const labelWidth = 150;
+const labelWidth = 165;
 /** To the right of the longest bar, for its numbers. */
 const valueWidth = 130;
 
@@ -27,6 +27,8 @@ function barsOf({ subjects, measurements }: BenchResult, job: Job): Bar[] {
   const of = (subject: string) => ({ subject, job: job.name, metric: job.metric });
   const bars: Bar[] = [];
   for (const { name } of subjects) {
+    // The measure of the resync's rate, over another network.
+    if (name === 'resync') continue;
     const value = medianOf(measurements, of(name));
     if (value === null) continue;
     bars.push({ name, value, ratio: median(ratios(measurements, of(name), of('bare'))) });

@@ -1,6 +1,7 @@
 /** Runs fio on a block device, and what its servers used meanwhile. */
 import * as fs from 'node:fs';
 import { run, succeed } from '../../cli/lab-run.ts';
+import { isAlive } from '../../lib/daemon/process-state.ts';
 import { parseFio } from './fio-output.ts';
 import type { Job } from './jobs.ts';
 import { processorSeconds } from './process-use.ts';
@@ -75,10 +76,13 @@ export async function measure(
 ): Promise<Measurement> {
   const { device } = subject;
   const pids = await subject.serving();
+  const dead = pids.find((pid) => !isAlive(pid));
+  if (dead !== undefined) throw new Error(`its process ${dead} has ended`);
   const before = { cpu: processorSeconds(pids), bytes: bytesThrough(device) };
+  const bound = job.bytesMax === undefined
+    ? ['--time_based', `--ramp_time=${settings.warmMs}ms`] : [`--io_size=${job.bytesMax}`];
   const text = await runFio(device, [
-    ...job.fio, `--size=${bytes}`, '--time_based', `--runtime=${settings.seconds}`,
-    `--ramp_time=${settings.warmMs}ms`,
+    ...job.fio, `--size=${bytes}`, `--runtime=${settings.seconds}`, ...bound,
   ], settings, settings.seconds);
   const values = parseFio(text, job.latencyOf);
   const gib = (bytesThrough(device) - before.bytes) / GiB;

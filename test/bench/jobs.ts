@@ -9,6 +9,8 @@ export interface Job {
   fio: readonly string[];
   /** Whose latency is shown. */
   latencyOf: FioSide;
+  /** Ends after that many bytes, if not by time; then all counts from the first request on. */
+  bytesMax?: number;
 }
 
 function job(

@@ -64,11 +64,13 @@ function specialTable({ measurements }: BenchResult): string | null {
   return rows.length > 1 ? formatTable(rows) : null;
 }
 
-function subjectTable({ subjects }: BenchResult): string {
+function subjectTable({ subjects, measurements }: BenchResult): string {
   const rows = [['subject', 'peak MiB', '']];
   for (const { name, what, problem, memoryPeakBytes } of subjects) {
     const memory = memoryPeakBytes === null ? nothing : number(memoryPeakBytes / MiB);
-    rows.push([name, memory, problem === null ? what : `${what}; NOT RUN: ${problem}`]);
+    const isMeasured = measurements.some(({ subject }) => subject === name);
+    const mark = isMeasured ? 'FAILED' : 'NOT RUN';
+    rows.push([name, memory, problem === null ? what : `${what}; ${mark}: ${problem}`]);
   }
   const width = Math.max(...rows.map((row) => (row[2] as string).length));
   return formatTable(rows.map(([name = '', memory = '', text = '']) =>
