@@ -8,6 +8,7 @@
  * - ioctl and prctl are declared without an ellipsis: Linux on x86-64, arm64 and riscv64 passes
  *   the arguments of both the same way, and koffi offers no asynchronous variadic calls.
  */
+import * as fs from 'node:fs';
 import { createRequire } from 'node:module';
 import * as os from 'node:os';
 
@@ -32,12 +33,25 @@ const SYS_pidfd_open = 434;
 const SYS_pidfd_getfd = 438;
 const WNOHANG = 1;
 const F_SETFD = 2;
+const F_GETFL = 3;
+const F_SETFL = 4;
 const FD_CLOEXEC = 1;
+const F_DUPFD_CLOEXEC = 1030;
+const SHUT_WR = 1;
+const SHUT_RDWR = 2;
+/** sizeof(struct io_uring_getevents_arg). */
+const RING_ARGUMENT_SIZE = 24;
+const SYS_io_uring_setup = 425;
+const SYS_io_uring_enter = 426;
+/** linux/io_uring.h: one mapping holds both rings, the other the submission entries. */
+const IORING_OFF_SQ_RING = 0;
+const IORING_OFF_SQES = 0x1000_0000;
 /** stdin, stdout, stderr: Node marks them to be closed at exec. */
 const stdio = [0, 1, 2];
-/** PROT_READ | PROT_WRITE, MAP_SHARED, MAP_FAILED. */
+/** PROT_READ | PROT_WRITE, MAP_SHARED, MAP_POPULATE, MAP_FAILED. */
 const PROT_READ_WRITE = 3;
 const MAP_SHARED = 1;
+const MAP_POPULATE = 0x8000;
 const MAP_FAILED = 0xffff_ffff_ffff_ffffn;
 
 type Call = (...values: unknown[]) => number;
@@ -56,6 +70,10 @@ interface Libc {
   waitpid: Call;
   execve: Call;
   fcntl: Call;
+  shutdown: Call;
+  ringSetup: Call;
+  ringEnter: Call;
+  address: (memory: Buffer) => number;
   mmap: (...values: unknown[]) => bigint;
   view: (pointer: bigint, length: number) => ArrayBuffer;
 }
@@ -83,6 +101,11 @@ function load(): Libc | null {
       waitpid: declare('int waitpid(int pid, int *status, int options)'),
       fcntl: declare('int fcntl(int fd, int command, long argument)'),
       execve: declare('int execve(const char *path, const char **argv, const char **envp)'),
+      shutdown: declare('int shutdown(int fd, int how)'),
+      ringSetup: library.func('syscall', 'long', ['long', 'long', 'void *']) as Call,
+      ringEnter: library.func('syscall', 'long',
+        ['long', 'long', 'long', 'long', 'long', 'uintptr_t', 'long']) as Call,
+      address: (memory) => Number(koffi.address(memory)),
       mmap: library.func('void *mmap(void *start, size_t length, int protection, int flags, ' +
         'int fd, int64 offset)') as Libc['mmap'],
       view: (pointer, length) => koffi.view(pointer, length),
@@ -283,4 +306,76 @@ export function mapShared(fd: number, length: number): { errno: number; bytes: B
   } catch {
     return { errno: EIO, bytes: null };
   }
+}
+
+/** Whether reads and writes of the open file description fail with EAGAIN instead of waiting. */
+export function setNonBlocking(fd: number, on: boolean): number {
+  let flags = 0;
+  const errno = errnoOf((library) => {
+    flags = library.fcntl(fd, F_GETFL, 0);
+    return flags;
+  });
+  if (errno !== 0) return errno;
+  const { O_NONBLOCK } = fs.constants;
+  const wanted = on ? flags | O_NONBLOCK : flags & ~O_NONBLOCK;
+  return errnoOf((library) => library.fcntl(fd, F_SETFL, wanted));
+}
+
+/** Another descriptor of the same open file description, to be closed by the caller. */
+export function duplicateDescriptor(fd: number): { errno: number; fd: number } {
+  return descriptorOf((library) => library.fcntl(fd, F_DUPFD_CLOEXEC, 0));
+}
+
+/** shutdown(2) of both directions: nothing more is sent or received, also by what is under way. */
+export function shutdownSocket(fd: number): number {
+  return errnoOf((library) => library.shutdown(fd, SHUT_RDWR));
+}
+
+/** shutdown(2): the other side reads what was sent, then the end. */
+export function endSending(fd: number): number {
+  return errnoOf((library) => library.shutdown(fd, SHUT_WR));
+}
+
+/**
+ * Where memory begins, for structures that the kernel reads. It stays there while anything refers
+ * to it. Only where libcAvailable().
+ */
+export function addressOf(memory: Buffer): number {
+  return (libc() as Libc).address(memory);
+}
+
+/** io_uring_setup(2): fills `params` (struct io_uring_params). EPERM where it is forbidden. */
+export function ringSetup(entries: number, params: Buffer): { errno: number; fd: number } {
+  return descriptorOf((library) => library.ringSetup(SYS_io_uring_setup, entries, params));
+}
+
+/** The memory of a ring: both rings in one mapping (IORING_FEAT_SINGLE_MMAP), and the entries. */
+export function mapRing(
+  fd: number, ringBytes: number, entryBytes: number,
+): { rings: ArrayBuffer; entries: ArrayBuffer } | null {
+  const library = libc();
+  if (library === null) return null;
+  const map = (length: number, offset: number): ArrayBuffer | null => {
+    const flags = MAP_SHARED | MAP_POPULATE;
+    const start = library.mmap(null, length, PROT_READ_WRITE, flags, fd, offset);
+    return start === MAP_FAILED ? null : library.view(start, length);
+  };
+  const rings = map(ringBytes, IORING_OFF_SQ_RING);
+  const entries = map(entryBytes, IORING_OFF_SQES);
+  return rings === null || entries === null ? null : { rings, entries };
+}
+
+/**
+ * io_uring_enter(2); the number of entries taken, or -errno. `argument` is the address of a struct
+ * io_uring_getevents_arg of 24 bytes, or 0.
+ */
+export function ringEnter(
+  fd: number, submit: number, complete: number, flags: number, argument: number,
+): number {
+  const library = libc() as Libc;
+  const size = argument === 0 ? 0 : RING_ARGUMENT_SIZE;
+  const taken = library.ringEnter(
+    SYS_io_uring_enter, fd, submit, complete, flags, argument, size,
+  );
+  return taken < 0 ? -library.errno() : taken;
 }

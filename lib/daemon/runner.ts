@@ -17,13 +17,16 @@ import { coreStatus } from '../core/status.ts';
 import { openInflight, removeInflight } from '../disk/inflight-file.ts';
 import { openLocal, type LocalFile } from '../disk/local.ts';
 import { LocalDisk } from '../disk/local-disk.ts';
+import type { OpenDisk } from '../disk/open-disk.ts';
+import { RingDisk } from '../disk/ring-disk.ts';
 import { decodePreface, PrefaceAnswer, prefaceVersionFits } from '../format/preface.ts';
 import { ownProtocol, type Protocol } from '../format/protocol.ts';
 import type { ResourceStatus } from '../format/status.ts';
 import type { WireOptions } from '../format/wire.ts';
-import { PeerConnection } from '../net/connection.ts';
 import { dial } from '../net/connector.ts';
 import { lz4Compressor } from '../net/lz4.ts';
+import { openConnection } from '../net/open-connection.ts';
+import type { Reactor } from '../uring/reactor.ts';
 import { release } from './release.ts';
 import { KeptFiles } from './kept-files.ts';
 import { carryOut, refused, type OrderDone, type UndoFiles } from './worker-orders.ts';
@@ -42,6 +45,8 @@ export interface RunnerOptions {
   onResumed?: PromoteDone;
   /** Where a primary's process leaves what is under way to its successor; nowhere without. */
   inflightFile?: string;
+  /** Does the I/O of disk and peer; threads of the pool and Node do where there is none. */
+  reactor?: Reactor | null;
 }
 
 /** Writes of a primary wait for one attempt before it goes on alone. */
@@ -67,11 +72,12 @@ export class Runner {
   readonly #undoFiles: UndoFiles;
   readonly #onResumed: PromoteDone | undefined;
   readonly #inflightFile: string | undefined;
+  readonly #reactor: Reactor | null;
   readonly #wire: WireOptions;
   readonly #coreOptions: CoreOptions;
   #config: ResourceConfig;
   /** The local copy; null where it is detached. */
-  #disk: LocalDisk | null = null;
+  #disk: OpenDisk | null = null;
   /** Disks given back that do not let go yet. */
   #lingering = 0;
   #onLetGo: (() => void) | null = null;
@@ -89,6 +95,8 @@ export class Runner {
     this.#undoFiles = options.undoFiles ?? noUndoFiles;
     this.#onResumed = options.onResumed;
     this.#inflightFile = options.inflightFile;
+    this.#reactor = options.reactor ?? null;
+    this.#drive();
     this.#wire = { checksum: 'crc32', compression: 'none', compressor: lz4Compressor };
     this.#coreOptions = {
       resource: options.resource.name, node: options.node,
@@ -113,7 +121,7 @@ export class Runner {
   }
 
   #open(local: LocalFile, done: (error: HastError | null) => void): void {
-    const disk = new LocalDisk(local);
+    const disk = this.#diskOn(local);
     this.#disk = disk;
     openResource({
       disk,
@@ -203,7 +211,7 @@ export class Runner {
         finish(error);
         return;
       }
-      const disk = new LocalDisk(local);
+      const disk = this.#diskOn(local);
       // From here on it is the copy: the core may give it up again while it attaches it.
       this.#disk = disk;
       resource.operator.attach(disk, local.size, (refusal) => {
@@ -232,7 +240,7 @@ export class Runner {
     }
     this.#resource.incoming(preface, () => {
       answer(PrefaceAnswer.ok);
-      return (handler) => new PeerConnection(socket, this.#wire, handler, null);
+      return (handler) => openConnection(socket, this.#wire, handler, null, this.#reactor);
     }, refuse);
   }
 
@@ -325,6 +333,7 @@ export class Runner {
           family: remote.family === 'tcp4' ? 4 : remote.family === 'tcp6' ? 6 : 0,
           source, timeoutMs: Math.min(timeout * 1000, dialMsMax), resource: name,
           node: this.#node, isPrimary, wire: this.#wire, protocol: this.#coreOptions.protocol,
+          reactor: this.#reactor,
         }, done);
       },
     };
@@ -333,10 +342,25 @@ export class Runner {
   #requestTurn(): void {
     if (this.#turnAsked) return;
     this.#turnAsked = true;
-    setImmediate(() => {
-      this.#turnAsked = false;
-      this.#resource?.turnEnd();
-    });
+    if (this.#reactor === null) setImmediate(() => this.#turnEnd());
+  }
+
+  #turnEnd(): void {
+    this.#turnAsked = false;
+    this.#resource?.turnEnd();
+  }
+
+  /** The reactor's rounds are the turns of the core, and it wakes for the core's deadline. */
+  #drive(): void {
+    if (this.#reactor === null) return;
+    this.#reactor.deadline = () => this.#timer === null ? null : this.#timerAt;
+    this.#reactor.onRound = () => {
+      if (this.#turnAsked) this.#turnEnd();
+    };
+  }
+
+  #diskOn(local: LocalFile): OpenDisk {
+    return this.#reactor === null ? new LocalDisk(local) : new RingDisk(this.#reactor.ring, local);
   }
 
   /** Sets the one timer to the core's next deadline. */

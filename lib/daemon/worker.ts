@@ -7,11 +7,13 @@ import * as path from 'node:path';
 import { HastError, errorText } from '../base/errors.ts';
 import type { PromoteDone } from '../core/role-change.ts';
 import { withFields } from './log-fields.ts';
-import { createDirectFrontend } from '../fuse/direct-frontend.ts';
+import { createDirectFrontend, type DirectFrontendOptions } from '../fuse/direct-frontend.ts';
 import { UndoFileReader, UndoFileWriter } from '../disk/undo-file.ts';
 import type { Frontend } from '../fuse/frontend.ts';
 import { createNativeFrontend } from '../fuse/native-frontend.ts';
+import { RingFrontend } from '../fuse/ring-frontend.ts';
 import type { Negotiated } from '../fuse/session.ts';
+import { Reactor } from '../uring/reactor.ts';
 import { heldProtocol } from './held-protocol.ts';
 import { createLogger } from './logger.ts';
 import { ParentLink } from './parent-link.ts';
@@ -23,9 +25,13 @@ import {
 } from './worker-protocol.ts';
 
 const exitSoftware = 70;
+/** For tests and comparisons: `off` lets threads do the I/O. */
+const ringVariable = 'HAST_RING';
 const stuckMessageMs = 500;
 
 const log = createLogger();
+/** null where this machine has none: threads do the I/O then. */
+let reactor: Reactor | null = null;
 let started: StartMessage | null = null;
 let runner: Runner | null = null;
 let frontend: Frontend | null = null;
@@ -75,6 +81,9 @@ function stackOf(error: unknown): string | undefined {
 function start(message: StartMessage): void {
   started = message;
   const { name } = message.resource;
+  reactor = process.env[ringVariable] === 'off' ? null : Reactor.open();
+  if (reactor === null) log.info({}, 'no io_uring: threads do the I/O');
+  reactor?.start();
   runner = new Runner({
     resource: message.resource,
     node: message.node,
@@ -87,6 +96,7 @@ function start(message: StartMessage): void {
     undoFiles: { create: UndoFileWriter.create, open: UndoFileReader.open },
     inflightFile: workerFile(path.dirname(message.mountPoint), name, 'inflight'),
     ...(message.resumes ? { onResumed } : {}),
+    reactor,
   });
   runner.start((error) => {
     if (error !== null) {
@@ -127,7 +137,7 @@ function serve(
     log.warn({ errno }, 'the buffers can be swapped out: raise the limit of locked memory');
   };
   const made = resource.frontend === 'direct' && fuseFd !== null
-    ? createDirectFrontend({
+    ? directFrontend({
       fuseFd, mountPoint, onUnlocked, ...(resumes ? { takeOver: { negotiated } } : {}),
     })
     : createNativeFrontend({ mountPoint });
@@ -150,6 +160,10 @@ function serve(
     frontend = null;
     send({ type: 'failed', code: 'HAST_E_DEVICE', message: errorText(error) });
   });
+}
+
+function directFrontend(options: DirectFrontendOptions): Frontend {
+  return reactor === null ? createDirectFrontend(options) : new RingFrontend(options, reactor);
 }
 
 function stop(force: boolean): void {

@@ -11,23 +11,20 @@ import * as fs from 'node:fs';
 import * as os from 'node:os';
 import { assert } from '../base/assert.ts';
 import { fallocate } from '../base/libc.ts';
-import type { DiskPort, Done } from '../core/ports.ts';
+import type { Done } from '../core/ports.ts';
 import type { LocalFile } from './local.ts';
+import {
+  cannotDeallocate, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE, type OpenDisk, writeZeros,
+} from './open-disk.ts';
 
-const { EIO, EOPNOTSUPP, EINVAL } = os.constants.errno;
-
-/** linux/falloc.h: both keep the size. */
-const FALLOC_PUNCH_HOLE = 0x3;
-const FALLOC_ZERO_RANGE = 0x11;
-
-const zeroBlock = Buffer.alloc(1 << 20);
+const { EIO } = os.constants.errno;
 
 function errnoOf(error: NodeJS.ErrnoException | null): number {
   if (error === null) return 0;
   return error.errno === undefined || error.errno === 0 ? EIO : Math.abs(error.errno);
 }
 
-export class LocalDisk implements DiskPort {
+export class LocalDisk implements OpenDisk {
   readonly #fd: number;
   readonly #durableFd: number;
   /** Operations that have not returned. */
@@ -41,10 +38,6 @@ export class LocalDisk implements DiskPort {
     this.#durableFd = local.durableFd;
   }
 
-  /**
-   * Ends the use of the disk: later operations fail with EIO. `closed` is called once the
-   * descriptors, and with them the lock, are given back: not before a disk that hangs lets go.
-   */
   close(closed: () => void): void {
     assert(!this.#closed, 'a disk was closed twice');
     this.#closed = true;
@@ -102,8 +95,7 @@ export class LocalDisk implements DiskPort {
     if (!this.#begin(done)) return;
     fallocate(this.#fd, mode, offset, length, (errno) => {
       this.#ended();
-      // What the file system or the device cannot do is written: the range must read as zeros.
-      if (errno === EOPNOTSUPP || errno === EINVAL) this.#writeZeros(offset, length, done);
+      if (cannotDeallocate(errno)) writeZeros(this, offset, length, done);
       else done(errno);
     });
   }
@@ -118,18 +110,6 @@ export class LocalDisk implements DiskPort {
       else if (put === length) done(0);
       else if (put === 0) done(EIO);
       else this.#write(fd, offset + put, buffer, bufferOffset + put, length - put, done);
-    });
-  }
-
-  #writeZeros(offset: number, length: number, done: Done): void {
-    if (length === 0) {
-      done(0);
-      return;
-    }
-    const piece = Math.min(length, zeroBlock.length);
-    this.write(offset, zeroBlock, 0, piece, (errno) => {
-      if (errno !== 0) done(errno);
-      else this.#writeZeros(offset + piece, length - piece, done);
     });
   }
 }

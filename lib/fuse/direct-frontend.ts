@@ -15,16 +15,16 @@ import * as path from 'node:path';
 import { Worker } from 'node:worker_threads';
 import { assert } from '../base/assert.ts';
 import { HastError } from '../base/errors.ts';
-import { AppOp, type AppRequest, type Volume } from '../core/ports.ts';
+import { setNonBlocking } from '../base/libc.ts';
+import type { Volume } from '../core/ports.ts';
 import { requestResend, writeReply, writeReplyParts } from './device.ts';
-import { EIO, replyErrno } from './errno.ts';
 import type { Frontend, FrontendStats } from './frontend.ts';
 import type { IoThreadData, IoThreadMessage } from './io-thread.ts';
 import { prepareMemory } from './memory.ts';
 import { TRANSFER_SIZE_MAX, WAKE_PREFIX, type Negotiated } from './session.ts';
+import { SlotRequest, type SlotOwner } from './slot-request.ts';
 import {
-  createSharedSlots, PAYLOAD_AT, READ_REPLY_AT, REQUEST_HEAD_SIZE, SLOT_SIZE, SlotMemory,
-  SlotPool, SlotRing, StopMode, type SharedSlots,
+  createSharedSlots, SlotMemory, SlotPool, SlotRing, StopMode, type SharedSlots,
 } from './slots.ts';
 
 export interface DirectFrontendOptions {
@@ -45,143 +45,7 @@ export interface DirectFrontendOptions {
 }
 
 const SLOTS_DEFAULT = 64;
-/** The contract's limit for one range operation; larger ones are made of several. */
-const RANGE_SIZE_MAX = 4 * 1024 ** 3;
 const STOP_WAIT_MS = 5_000;
-
-/** What a request needs of its front end. */
-interface SlotOwner {
-  readonly fuseFd: number;
-  readonly memory: SlotMemory;
-  readonly volume: Volume;
-  released(slot: number): void;
-  /** The slot is answered and not free: its release comes by `heldReleased`. */
-  held(): void;
-  heldReleased(slot: number): void;
-  failed(error: unknown): void;
-}
-
-class SlotRequest implements AppRequest {
-  op: AppOp = AppOp.read;
-  offset = 0;
-  length = 0;
-  readonly buffer: Buffer;
-  readonly bufferOffset: number;
-  readonly headroom = REQUEST_HEAD_SIZE;
-  /** Lent to the volume. */
-  busy = false;
-  /** The kernel has its answer although the volume has not finished. */
-  #answered = false;
-  /** Answered, and the slot still belongs to a disk operation. */
-  #held = false;
-  /** Bytes of a range operation that follow the piece in flight. */
-  #rest = 0;
-  readonly #slot: number;
-  readonly #owner: SlotOwner;
-
-  constructor(slot: number, owner: SlotOwner) {
-    this.#slot = slot;
-    this.#owner = owner;
-    this.buffer = owner.memory.bytes;
-    this.bufferOffset = slot * SLOT_SIZE + PAYLOAD_AT;
-  }
-
-  /** Takes up what the reader left in the slot. */
-  load(): void {
-    const memory = this.#owner.memory;
-    const slot = this.#slot;
-    assert(!this.busy, 'a slot was handed over twice');
-    this.busy = true;
-    this.#answered = false;
-    this.op = memory.workOp(slot) as AppOp;
-    this.offset = memory.workOffset(slot);
-    const length = memory.workLength(slot);
-    this.length = Math.min(length, RANGE_SIZE_MAX);
-    this.#rest = length - this.length;
-  }
-
-  /** Bound once, so that the volume may pass it on as a function. */
-  readonly complete = (errno: number): void => {
-    assert(this.busy && !this.#held, 'a request completed twice');
-    if (errno === 0 && this.#rest > 0 && !this.#answered) {
-      setImmediate(() => this.#continueRange());
-      return;
-    }
-    if (!this.#answered) this.#reply(replyErrno(errno));
-    this.busy = false;
-    this.#owner.released(this.#slot);
-  };
-
-  /**
-   * See AppRequest. Of a range operation in several pieces the rest was not begun: without an
-   * errno of its own it ends with EIO, as nothing may say that the whole range is done.
-   */
-  completeHeld(errno: number, data: Buffer | null): () => void {
-    assert(this.busy && !this.#held, 'a request completed twice');
-    this.#held = true;
-    if (!this.#answered) this.#replyHeld(errno === 0 && this.#rest > 0 ? EIO : errno, data);
-    this.#answered = true;
-    this.#rest = 0;
-    this.#owner.held();
-    let released = false;
-    return () => {
-      assert(!released, 'a held request was released twice');
-      released = true;
-      this.busy = false;
-      this.#held = false;
-      this.#owner.heldReleased(this.#slot);
-    };
-  }
-
-  /** Answers now; the volume goes on owning the slot until it completes. */
-  failNow(): void {
-    if (!this.busy || this.#answered) return;
-    this.#reply(EIO);
-    this.#answered = true;
-  }
-
-  #continueRange(): void {
-    this.offset += this.length;
-    this.length = Math.min(this.#rest, RANGE_SIZE_MAX);
-    this.#rest -= this.length;
-    this.#owner.volume.submit(this);
-  }
-
-  /** The payload comes from elsewhere: a disk may be writing into the slot at this moment. */
-  #replyHeld(errno: number, data: Buffer | null): void {
-    if (this.op !== AppOp.read || errno !== 0) {
-      this.#reply(replyErrno(errno));
-      return;
-    }
-    assert(data !== null && data.length >= this.length, 'a read without its data');
-    const { memory, fuseFd } = this.#owner;
-    const at = this.#slot * SLOT_SIZE;
-    const size = memory.encodeReplyBefore(this.#slot, this.length);
-    try {
-      const head = memory.bytes.subarray(at, at + size);
-      writeReplyParts(fuseFd, [head, data.subarray(0, this.length)]);
-    } catch (error) {
-      this.#owner.failed(error);
-    }
-  }
-
-  #reply(errno: number): void {
-    const { memory, fuseFd } = this.#owner;
-    const slot = this.#slot;
-    const base = slot * SLOT_SIZE;
-    try {
-      if (this.op === AppOp.read && errno === 0) {
-        const size = memory.encodeReadReply(slot, this.length);
-        writeReply(fuseFd, memory.bytes, base + READ_REPLY_AT, size);
-      } else {
-        const written = this.op === AppOp.write && errno === 0 ? this.length : 0;
-        writeReply(fuseFd, memory.bytes, base, memory.encodeReply(slot, errno, written));
-      }
-    } catch (error) {
-      this.#owner.failed(error);
-    }
-  }
-}
 
 class DirectFrontend implements Frontend, SlotOwner {
   readonly fuseFd: number;
@@ -250,6 +114,9 @@ class DirectFrontend implements Frontend, SlotOwner {
       return;
     }
     this.#ready = ready;
+    // A process before this one may have read without waiting; where that cannot be undone,
+    // reading costs time and works.
+    setNonBlocking(this.fuseFd, false);
     prepareMemory(this.#shared.memory);
     for (let reader = 0; reader < this.#shared.readers; reader++) this.#startReader(reader);
   }
@@ -272,6 +139,22 @@ class DirectFrontend implements Frontend, SlotOwner {
     // comes after the last reader has ended would block a thread of Node's pool for ever.
     for (let reader = 0; reader < this.#liveReaders; reader++) {
       fs.stat(path.join(this.#mountPoint, `${WAKE_PREFIX}${reader}`), () => undefined);
+    }
+  }
+
+  reply(_slot: number, at: number, size: number): void {
+    try {
+      writeReply(this.fuseFd, this.memory.bytes, at, size);
+    } catch (error) {
+      this.failed(error);
+    }
+  }
+
+  replyWith(_slot: number, at: number, size: number, data: Buffer): void {
+    try {
+      writeReplyParts(this.fuseFd, [this.memory.bytes.subarray(at, at + size), data]);
+    } catch (error) {
+      this.failed(error);
     }
   }
 

@@ -217,7 +217,7 @@ export class SlotMemory {
   readonly bytes: Buffer;
   readonly view: DataView;
 
-  constructor(shared: SharedSlots) {
+  constructor(shared: Pick<SharedSlots, 'memory'>) {
     this.bytes = Buffer.from(shared.memory);
     this.view = new DataView(shared.memory);
   }

@@ -11,7 +11,7 @@ import type { Frame } from '../format/frame.ts';
 import { encodeFrame, FrameReader, type WireOptions } from '../format/wire.ts';
 
 /** How long finish() waits for the last bytes to leave. */
-const finishMs = 2000;
+export const finishMs = 2000;
 
 export class PeerConnection implements LinkPort {
   readonly #socket: net.Socket;

@@ -6,7 +6,8 @@ import {
 } from '../format/preface.ts';
 import type { Protocol } from '../format/protocol.ts';
 import type { WireOptions } from '../format/wire.ts';
-import { PeerConnection } from './connection.ts';
+import type { Reactor } from '../uring/reactor.ts';
+import { openConnection } from './open-connection.ts';
 
 export interface DialOptions {
   host: string;
@@ -22,6 +23,8 @@ export interface DialOptions {
   /** What this node speaks; this program's own by default. */
   protocol?: Protocol;
   wire: WireOptions;
+  /** What reads and writes the connection; Node does by default. */
+  reactor?: Reactor | null;
 }
 
 function failureText(error: NodeJS.ErrnoException, { host, port }: DialOptions): string {
@@ -78,7 +81,8 @@ export function dial(options: DialOptions, done: (result: ConnectResult) => void
     }
     const rest = chunk.subarray(1);
     end({
-      open: (handler: LinkHandler) => new PeerConnection(socket, options.wire, handler, rest),
+      open: (handler: LinkHandler) =>
+        openConnection(socket, options.wire, handler, rest, options.reactor ?? null),
     });
   });
 }

@@ -1,0 +1,36 @@
+/** What the two ways to a real disk have in common: LocalDisk and RingDisk. */
+import * as os from 'node:os';
+import type { DiskPort, Done } from '../core/ports.ts';
+
+const { EOPNOTSUPP, EINVAL } = os.constants.errno;
+
+/** linux/falloc.h: both keep the size. */
+export const FALLOC_PUNCH_HOLE = 0x3;
+export const FALLOC_ZERO_RANGE = 0x11;
+
+const zeroBlock = Buffer.alloc(1 << 20);
+
+export interface OpenDisk extends DiskPort {
+  /**
+   * Ends the use of the disk: later operations fail with EIO. `closed` is called once the
+   * descriptors, and with them the lock, are given back: not before a disk that hangs lets go.
+   */
+  close(closed: () => void): void;
+}
+
+/** What the file system or the device cannot do is written: the range must read as zeros. */
+export function cannotDeallocate(errno: number): boolean {
+  return errno === EOPNOTSUPP || errno === EINVAL;
+}
+
+export function writeZeros(disk: DiskPort, offset: number, length: number, done: Done): void {
+  if (length === 0) {
+    done(0);
+    return;
+  }
+  const piece = Math.min(length, zeroBlock.length);
+  disk.write(offset, zeroBlock, 0, piece, (errno) => {
+    if (errno !== 0) done(errno);
+    else writeZeros(disk, offset + piece, length - piece, done);
+  });
+}

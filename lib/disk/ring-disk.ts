@@ -1,0 +1,166 @@
+/**
+ * HOT PATH. The disk port on a ring: an operation is begun by the thread that asks for it, and no
+ * other thread is woken. docs/decisions/016-one-thread-and-a-ring.md has the figures.
+ *
+ * What the kernel cannot do at once (a page that is not in memory, a file system that does not
+ * support it, a flush) it does in threads of its own; so a disk that hangs does not stop the
+ * thread of the ring.
+ *
+ * The descriptors belong to this object, as with LocalDisk.
+ */
+import * as fs from 'node:fs';
+import * as os from 'node:os';
+import { assert } from '../base/assert.ts';
+import { addressOf } from '../base/libc.ts';
+import type { Done } from '../core/ports.ts';
+import { IORING_FSYNC_DATASYNC, type Ring, RingOpcode, type RingOp } from '../uring/ring.ts';
+import type { LocalFile } from './local.ts';
+import {
+  cannotDeallocate, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE, type OpenDisk, writeZeros,
+} from './open-disk.ts';
+
+const { EIO, EINTR, EAGAIN } = os.constants.errno;
+
+/** One operation; pooled. A transfer that comes back short is continued. */
+class DiskOp implements RingOp {
+  opcode: RingOpcode = RingOpcode.read;
+  fd = -1;
+  offset = 0;
+  /** Kept alive until the end: the kernel has its address. */
+  buffer: Buffer | null = null;
+  address = 0;
+  left = 0;
+  done: Done | null = null;
+  readonly #disk: RingDisk;
+
+  constructor(disk: RingDisk) {
+    this.#disk = disk;
+  }
+
+  completed(result: number): void {
+    this.#disk.completed(this, result);
+  }
+}
+
+class OtherOp implements RingOp {
+  readonly completed: (result: number) => void;
+
+  constructor(completed: (result: number) => void) {
+    this.completed = completed;
+  }
+}
+
+export class RingDisk implements OpenDisk {
+  readonly #ring: Ring;
+  readonly #fd: number;
+  readonly #durableFd: number;
+  readonly #pool: DiskOp[] = [];
+  #busy = 0;
+  #closed = false;
+  #onIdle: (() => void) | null = null;
+
+  constructor(ring: Ring, local: LocalFile) {
+    this.#ring = ring;
+    this.#fd = local.fd;
+    this.#durableFd = local.durableFd;
+  }
+
+  close(closed: () => void): void {
+    assert(!this.#closed, 'a disk was closed twice');
+    this.#closed = true;
+    this.#onIdle = () => {
+      fs.close(this.#durableFd, () => fs.close(this.#fd, closed));
+    };
+    if (this.#busy === 0) this.#onIdle();
+  }
+
+  read(offset: number, buffer: Buffer, bufferOffset: number, length: number, done: Done): void {
+    this.#transfer(RingOpcode.read, this.#fd, offset, buffer, bufferOffset, length, done);
+  }
+
+  write(offset: number, buffer: Buffer, bufferOffset: number, length: number, done: Done): void {
+    this.#transfer(RingOpcode.write, this.#fd, offset, buffer, bufferOffset, length, done);
+  }
+
+  writeDurable(offset: number, buffer: Buffer, done: Done): void {
+    this.#transfer(RingOpcode.write, this.#durableFd, offset, buffer, 0, buffer.length, done);
+  }
+
+  flush(done: Done): void {
+    if (!this.#begin(done)) return;
+    const op = new OtherOp((result) => {
+      this.#ended();
+      done(-result);
+    });
+    this.#ring.prepare(op, RingOpcode.fsync, this.#fd, 0, 0, 0, IORING_FSYNC_DATASYNC);
+  }
+
+  zero(offset: number, length: number, discard: boolean, done: Done): void {
+    if (!this.#begin(done)) return;
+    const mode = discard ? FALLOC_PUNCH_HOLE : FALLOC_ZERO_RANGE;
+    const op = new OtherOp((result) => {
+      this.#ended();
+      if (cannotDeallocate(-result)) writeZeros(this, offset, length, done);
+      else done(-result);
+    });
+    // Of fallocate the entry's address is the length, and its length the mode.
+    this.#ring.prepare(op, RingOpcode.fallocate, this.#fd, length, mode, offset);
+  }
+
+  completed(op: DiskOp, result: number): void {
+    if (result === -EINTR || result === -EAGAIN) {
+      this.#issue(op);
+      return;
+    }
+    if (result > 0 && result < op.left) {
+      op.offset += result;
+      op.address += result;
+      op.left -= result;
+      this.#issue(op);
+      return;
+    }
+    const done = op.done as Done;
+    op.done = null;
+    op.buffer = null;
+    this.#pool.push(op);
+    this.#ended();
+    // Nothing at all: the file is shorter than its superblock says.
+    done(result > 0 ? 0 : result === 0 ? EIO : -result);
+  }
+
+  #transfer(
+    opcode: RingOpcode, fd: number, offset: number, buffer: Buffer, bufferOffset: number,
+    length: number, done: Done,
+  ): void {
+    if (!this.#begin(done)) return;
+    assert(bufferOffset + length <= buffer.length, 'a transfer beyond its memory');
+    const op = this.#pool.pop() ?? new DiskOp(this);
+    op.opcode = opcode;
+    op.fd = fd;
+    op.offset = offset;
+    op.buffer = buffer;
+    op.address = addressOf(buffer) + bufferOffset;
+    op.left = length;
+    op.done = done;
+    this.#issue(op);
+  }
+
+  #issue(op: DiskOp): void {
+    this.#ring.prepare(op, op.opcode, op.fd, op.address, op.left, op.offset);
+  }
+
+  /** Whether an operation may begin; it then ends with `#ended`. */
+  #begin(done: Done): boolean {
+    if (this.#closed) {
+      setImmediate(done, EIO);
+      return false;
+    }
+    this.#busy++;
+    return true;
+  }
+
+  #ended(): void {
+    this.#busy--;
+    if (this.#busy === 0) this.#onIdle?.();
+  }
+}

@@ -1,0 +1,162 @@
+/**
+ * HOT PATH. Everything one thread waits for, in one system call: the ring's operations and Node's
+ * own event loop. docs/decisions/016-one-thread-and-a-ring.md has the reasons and figures.
+ *
+ * A turn runs from Node's check phase (setImmediate): submit, take completions, let the owners say
+ * what follows, submit that. While turns follow each other Node's loop never sleeps by itself: it
+ * is polled once between two turns, and its epoll descriptor is one of the things the ring waits
+ * for.
+ *
+ * - A turn sleeps only after `quietTurns` turns in which nothing happened: callbacks that Node has
+ *   put off to its next iteration would wait as long otherwise.
+ * - Node's timers do not wake the ring. The one whose time matters is `deadline`; every other is
+ *   late by `sleepMsMax` at most.
+ */
+import * as fs from 'node:fs';
+import { IOSQE_IO_LINK, Ring, RingOpcode, type RingOp } from './ring.ts';
+
+export { IOSQE_IO_LINK, RingOpcode, type Ring, type RingOp };
+
+/** Something that gathers work during a turn. */
+export interface TurnEnd {
+  turnEnd(): void;
+}
+
+const POLLIN = 1;
+const quietTurns = 2;
+/** Rounds of completions before Node's loop has its turn. */
+const roundsMax = 8;
+const sleepMsMax = 50;
+const findMs = 500;
+
+class UvPoll implements RingOp {
+  isArmed = false;
+  fired = false;
+
+  completed(): void {
+    this.isArmed = false;
+    this.fired = true;
+  }
+}
+
+export class Reactor {
+  readonly ring: Ring;
+  /** Monotonic milliseconds (performance.now) of the next timer that must be in time, or null. */
+  deadline: () => number | null = () => null;
+  /** Called at the end of each round, before what `later` named. */
+  onRound: () => void = () => undefined;
+  readonly #uvFd: number;
+  readonly #uvPoll = new UvPoll();
+  #later: TurnEnd[] = [];
+  #isRunning = false;
+  #quiet = 0;
+
+  private constructor(ring: Ring, uvFd: number) {
+    this.ring = ring;
+    this.#uvFd = uvFd;
+  }
+
+  /** null where this process cannot have one: no io_uring, or an event loop of another kind. */
+  static open(): Reactor | null {
+    const ring = Ring.open();
+    if (ring === null) return null;
+    const uvFd = findEventLoop(ring);
+    return uvFd === null ? null : new Reactor(ring, uvFd);
+  }
+
+  /** Keeps the process busy until stop(). */
+  start(): void {
+    if (this.#isRunning) return;
+    this.#isRunning = true;
+    setImmediate(this.#turn);
+  }
+
+  stop(): void {
+    this.#isRunning = false;
+  }
+
+  /** `work.turnEnd()` is called once, at the end of this round or at the beginning of the next. */
+  later(work: TurnEnd): void {
+    this.#later.push(work);
+  }
+
+  readonly #turn = (): void => {
+    if (!this.#isRunning) return;
+    const { ring } = this;
+    const uvPoll = this.#uvPoll;
+    this.#endRound();
+    let isQuiet = ring.prepared === 0;
+    if (isQuiet && this.#quiet >= quietTurns) {
+      const milliseconds = this.#sleepMs();
+      if (milliseconds > 0) {
+        if (!uvPoll.isArmed) this.#arm();
+        ring.submitAndWait(milliseconds);
+      }
+    } else if (!isQuiet || ring.hasDeferred) {
+      ring.submit();
+    }
+    for (let round = 0; round < roundsMax; round++) {
+      const count = ring.reap();
+      if (count === 0) break;
+      isQuiet = false;
+      this.#endRound();
+      if (ring.prepared > 0) ring.submit();
+    }
+    if (uvPoll.fired) {
+      uvPoll.fired = false;
+      isQuiet = false;
+    }
+    this.#quiet = isQuiet ? this.#quiet + 1 : 0;
+    setImmediate(this.#turn);
+  };
+
+  #arm(): void {
+    this.#uvPoll.isArmed = true;
+    this.ring.prepare(this.#uvPoll, RingOpcode.pollAdd, this.#uvFd, 0, 0, 0, POLLIN);
+  }
+
+  #sleepMs(): number {
+    const deadline = this.deadline();
+    if (deadline === null) return sleepMsMax;
+    return Math.min(sleepMsMax, deadline - performance.now());
+  }
+
+  #endRound(): void {
+    this.onRound();
+    const later = this.#later;
+    if (later.length === 0) return;
+    this.#later = [];
+    for (const work of later) work.turnEnd();
+  }
+}
+
+/**
+ * The epoll descriptor of this thread's event loop, which Node does not tell: the one that becomes
+ * readable when a call on a thread of the pool has ended.
+ */
+function findEventLoop(ring: Ring): number | null {
+  const candidates = fs.readdirSync('/proc/self/fd').map(Number).filter((fd) => {
+    try {
+      return fs.readlinkSync(`/proc/self/fd/${fd}`) === 'anon_inode:[eventpoll]';
+    } catch {
+      return false;
+    }
+  });
+  const found: number[] = [];
+  let open = candidates.length;
+  for (const fd of candidates) {
+    ring.prepare({
+      completed: (result) => {
+        open--;
+        if (result > 0) found.push(fd);
+      },
+    }, RingOpcode.pollAdd, fd, 0, 0, 0, POLLIN);
+  }
+  fs.stat('/', () => undefined);
+  const giveUpAt = performance.now() + findMs;
+  while (open > 0 && found.length === 0 && performance.now() < giveUpAt) {
+    ring.submitAndWait(findMs);
+    ring.reap();
+  }
+  return found[0] ?? null;
+}
