@@ -6,9 +6,10 @@
  *   waits in the kernel; while requests come, several reads are submitted together, and the first
  *   that finds nothing ends that.
  * - A slot is free when its request is done and its reply has left: the reply's bytes are in it.
- * - A slot is made resident, whole, before the kernel reads into it for the first time (see
- *   io-thread.ts), and slots are taken last freed first: the resident size follows the depth of
- *   the queue.
+ * - The slots are made resident before the first request. Later, the thread that serves the device
+ *   could wait for memory, and the memory for what the device has not written yet. (Why pages must
+ *   be there before the kernel reads into them: io-thread.ts.) Those of the reserve are when one
+ *   is needed.
  * - Requests complete exactly once, and a request answered while a disk may still use its slot
  *   keeps it; one of the reserve joins in its place (see direct-frontend.ts).
  */
@@ -29,7 +30,7 @@ import { Outcome, Session, TRANSFER_SIZE_MAX, type Negotiated } from './session.
 import { SlotRequest, type SlotOwner } from './slot-request.ts';
 import { REQUEST_AT, REQUEST_SIZE_MAX, SLOT_SIZE, SlotMemory } from './slots.ts';
 
-const SLOTS_DEFAULT = 64;
+const SLOTS_DEFAULT = 48;
 /** Reads submitted together at most. */
 const READS_MAX = 16;
 const MOUNT_POLL_MS = 10;
@@ -363,6 +364,8 @@ export class RingFrontend implements Frontend, SlotOwner {
 
   /** Why the connection cannot be served, or null. */
   #prepare(): Error | null {
+    prepareMemory(this.#bytes);
+    for (const slot of this.#free) this.#makeResident(slot);
     if (this.#isSuccessor) {
       if (this.negotiated !== null && this.negotiated.maxWrite > TRANSFER_SIZE_MAX) {
         return new HastError('HAST_E_UNSUPPORTED', 'the requests of this mount are too large');
@@ -375,7 +378,6 @@ export class RingFrontend implements Frontend, SlotOwner {
     }
     const errno = setNonBlocking(this.#fd, true);
     if (errno !== 0) return deviceError('the FUSE descriptor cannot be set up', errno);
-    prepareMemory(this.#bytes);
     return null;
   }
 

@@ -36,7 +36,8 @@ const messageSize = 56;
 const iovSize = 16;
 
 class Chunk implements FrameMemory {
-  readonly bytes = Buffer.allocUnsafeSlow(chunkSize);
+  /** Written to, and so resident: who receives must not have to wait for memory. */
+  readonly bytes = Buffer.alloc(chunkSize, 0xff);
   readonly address = addressOf(this.bytes);
   /** Payloads that somebody uses. */
   users = 0;
