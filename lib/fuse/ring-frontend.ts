@@ -109,6 +109,13 @@ export class RingFrontend implements Frontend, SlotOwner {
   #isDry = true;
   #group = 1;
   #pollId = -1;
+  readonly #pollOp: RingOp = {
+    completed: () => {
+      this.#pollId = -1;
+    },
+  };
+  /** The number of the read into a slot, or -1. */
+  readonly #readIds: number[] = [];
   #notMountedMs = 0;
   #failing = false;
   #stopDone: ((ended: boolean) => void) | null = null;
@@ -130,6 +137,7 @@ export class RingFrontend implements Frontend, SlotOwner {
     for (let slot = slots - 1; slot >= 0; slot--) {
       this.#requests[slot] = new SlotRequest(slot, this);
       this.#reads[slot] = new SlotRead(this, slot);
+      this.#readIds[slot] = -1;
       this.#replies[slot] = new SlotReply(this, slot);
       (slot < inUse ? this.#free : this.#reserve).push(slot);
     }
@@ -178,6 +186,8 @@ export class RingFrontend implements Frontend, SlotOwner {
     this.#failing = fail;
     if (fail) for (const request of this.#requests) request.failNow();
     if (this.#pollId >= 0) this.#ring.cancel(ignored, this.#pollId);
+    // A read that finds nothing waits in the ring, in spite of O_NONBLOCK.
+    for (const id of this.#readIds) if (id >= 0) this.#ring.cancel(ignored, id);
     if (this.#reading === 0) setImmediate(() => this.#finishStop());
   }
 
@@ -229,6 +239,7 @@ export class RingFrontend implements Frontend, SlotOwner {
   }
 
   wasRead(slot: number, result: number): void {
+    this.#readIds[slot] = -1;
     this.#reading--;
     if (result > 0) {
       this.#found++;
@@ -238,7 +249,6 @@ export class RingFrontend implements Frontend, SlotOwner {
       this.#nothingRead(-result);
     }
     if (this.#reading > 0) return;
-    this.#pollId = -1;
     if (this.#stopDone !== null) this.#finishStop();
     else this.#readMore();
   }
@@ -301,12 +311,14 @@ export class RingFrontend implements Frontend, SlotOwner {
     const ring = this.#ring;
     if (waits) {
       this.#pollId = ring.prepare(
-        ignored, RingOpcode.pollAdd, this.#fd, 0, 0, 0, POLLIN, IOSQE_IO_LINK,
+        this.#pollOp, RingOpcode.pollAdd, this.#fd, 0, 0, 0, POLLIN, IOSQE_IO_LINK,
       );
     }
     const address = this.#base + slot * SLOT_SIZE + REQUEST_AT;
     const op = this.#reads[slot] as SlotRead;
-    ring.prepare(op, RingOpcode.read, this.#fd, address, REQUEST_SIZE_MAX, 0);
+    this.#readIds[slot] = ring.prepare(
+      op, RingOpcode.read, this.#fd, address, REQUEST_SIZE_MAX, 0,
+    );
     this.#reading++;
     return true;
   }
