@@ -274,6 +274,8 @@ export class RingFrontend implements Frontend, SlotOwner {
       return;
     }
     this.#notMountedMs += MOUNT_POLL_MS;
+    // One read at a time: each of a group would count.
+    this.#isDry = true;
     // Keeps further reads away until then.
     this.#reading++;
     setTimeout(() => {
