@@ -12,6 +12,7 @@
  * - Requests complete exactly once, and a request answered while a disk may still use its slot
  *   keeps it; one of the reserve joins in its place (see direct-frontend.ts).
  */
+import * as util from 'node:util';
 import { assert } from '../base/assert.ts';
 import { HastError } from '../base/errors.ts';
 import { addressOf, setNonBlocking } from '../base/libc.ts';
@@ -422,5 +423,8 @@ export class RingFrontend implements Frontend, SlotOwner {
 }
 
 function deviceError(what: string, errno: number): HastError {
-  return new HastError('HAST_E_DEVICE', errno === 0 ? what : `${what} (errno ${errno})`);
+  if (errno === 0) return new HastError('HAST_E_DEVICE', what);
+  return new HastError('HAST_E_DEVICE', `${what} (errno ${errno})`, {
+    errno: util.getSystemErrorName(-errno),
+  });
 }
