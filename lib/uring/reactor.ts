@@ -49,6 +49,8 @@ export class Reactor {
   readonly #uvPoll = new UvPoll();
   #later: TurnEnd[] = [];
   #isRunning = false;
+  /** A turn will come: also after stop(), which the turn then notices. */
+  #isDue = false;
   #quiet = 0;
 
   private constructor(ring: Ring, uvFd: number) {
@@ -68,6 +70,8 @@ export class Reactor {
   start(): void {
     if (this.#isRunning) return;
     this.#isRunning = true;
+    if (this.#isDue) return;
+    this.#isDue = true;
     setImmediate(this.#turn);
   }
 
@@ -81,7 +85,10 @@ export class Reactor {
   }
 
   readonly #turn = (): void => {
-    if (!this.#isRunning) return;
+    if (!this.#isRunning) {
+      this.#isDue = false;
+      return;
+    }
     const { ring } = this;
     const uvPoll = this.#uvPoll;
     this.#endRound();
