@@ -74,6 +74,7 @@ export const keywords: Readonly<Record<string, Keyword>> = {
   'async-lag-time': seconds(limits.asyncLagSecondsMin, limits.asyncLagSecondsMax),
   'disk-timeout': seconds(limits.diskTimeoutSecondsMin, limits.diskTimeoutSecondsMax),
   'on-no-data': choice(inherited, ['stall', 'fail']),
+  cache: choice(everyResource, ['direct', 'writeback']),
   'on-stop': choice(inherited, ['keep', 'refuse', 'force']),
   'resync-rate': {
     levels: inherited,

@@ -19,5 +19,6 @@ export const defaults = {
   asyncLagSeconds: 10,
   diskTimeoutSeconds: 30,
   onNoData: 'stall',
+  cache: 'writeback',
   onStop: 'keep',
 } as const;

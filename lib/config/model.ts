@@ -6,6 +6,7 @@ export type Compression = 'none' | 'hole' | 'lzf';
 export type OnNoData = 'stall' | 'fail';
 export type OnStop = 'keep' | 'refuse' | 'force';
 export type FrontendKind = 'direct' | 'fuse-native';
+export type CacheMode = 'direct' | 'writeback';
 
 export type Address =
   | { family: 'tcp' | 'tcp4' | 'tcp6'; host: string; port: number }
@@ -30,6 +31,8 @@ export interface ResourceConfig {
   /** Hook program, `null` for none. */
   exec: string | null;
   frontend: FrontendKind;
+  /** How data reach `local`: past the page cache, or through it. */
+  cache: CacheMode;
   /** Bytes and seconds an async peer may lag before writes wait. */
   asyncLag: number;
   asyncLagTime: number;

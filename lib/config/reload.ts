@@ -33,6 +33,7 @@ const fields: Readonly<Record<ResourceField, { keyword: string; live: boolean }>
   deviceName: { keyword: 'name', live: false },
   local: { keyword: 'local', live: false },
   frontend: { keyword: 'frontend', live: false },
+  cache: { keyword: 'cache', live: false },
   remote: { keyword: 'remote', live: true },
   source: { keyword: 'source', live: true },
   replication: { keyword: 'replication', live: true },

@@ -275,6 +275,7 @@ function resourceConfig(
     timeout: settings.value('timeout', defaults.timeoutSeconds),
     exec: exec === 'none' ? null : exec,
     frontend: settings.value('frontend', defaults.frontend),
+    cache: settings.value('cache', defaults.cache),
     asyncLag: typeof lag === 'number' ? lag : (parseBytes(lag) ?? defaults.asyncLagBytes),
     asyncLagTime: settings.value('async-lag-time', defaults.asyncLagSeconds),
     diskTimeout: settings.value('disk-timeout', defaults.diskTimeoutSeconds),

@@ -25,17 +25,18 @@ export interface AckSink {
   readDone(frame: Frame, errno: number, data: Buffer, at: number): void;
 }
 
+/** One range frame on its way; pooled. */
 class ReplicaItem implements RangeLock {
-  readonly frame: Frame;
-  readonly from: number;
-  readonly to: number;
+  frame: Frame;
+  batch: Batch;
+  from = 0;
+  to = 0;
   readonly #replica: Replica;
 
-  constructor(replica: Replica, frame: Frame) {
+  constructor(replica: Replica, frame: Frame, batch: Batch) {
     this.#replica = replica;
     this.frame = frame;
-    this.from = frame.offset;
-    this.to = frame.offset + frame.size;
+    this.batch = batch;
   }
 
   onGranted(): void {
@@ -65,7 +66,7 @@ export class Replica {
   readonly #windowFrames: number;
   readonly #windowBytes: number;
   readonly #batches: Batch[] = [{ flush: null, open: 0, held: [] }];
-  readonly #batchOf = new Map<ReplicaItem, Batch>();
+  readonly #pool: ReplicaItem[] = [];
   #sink: AckSink | null;
   #nextSeq = 1;
   #frames = 0;
@@ -114,9 +115,8 @@ export class Replica {
     this.#bytes = bytes;
     if ((frame.flags & FrameFlag.wantRecvAck) !== 0) this.#sink?.received(frame.seq);
     const batch = this.#batches[this.#batches.length - 1] as Batch;
-    const item = new ReplicaItem(this, frame);
+    const item = this.#item(frame, batch);
     batch.open++;
-    this.#batchOf.set(item, batch);
     if (this.#isHeld()) batch.held.push(item);
     else this.#start(item);
   }
@@ -168,10 +168,8 @@ export class Replica {
   executed(item: ReplicaItem, errno: number): void {
     this.#context.statistics.queueLocal--;
     const { frame } = item;
-    const batch = this.#batchOf.get(item) as Batch;
-    this.#batchOf.delete(item);
     this.#bytes -= memoryOf(frame);
-    batch.open--;
+    item.batch.open--;
     if (item.data !== null) {
       if (!this.#failed) this.#sink?.readDone(frame, errno, item.data, limits.blockSize);
       if (errno !== 0) this.#context.localFailed('read', errno);
@@ -181,8 +179,20 @@ export class Replica {
       this.#sink?.written(frame.seq);
     }
     this.#locks.release(item);
+    item.data = null;
+    this.#pool.push(item);
+    frame.memory?.release();
     this.#finishFrame();
     this.#advance();
+  }
+
+  #item(frame: Frame, batch: Batch): ReplicaItem {
+    const item = this.#pool.pop() ?? new ReplicaItem(this, frame, batch);
+    item.frame = frame;
+    item.batch = batch;
+    item.from = frame.offset;
+    item.to = frame.offset + frame.size;
+    return item;
   }
 
   #receiveFlush(frame: Frame): void {

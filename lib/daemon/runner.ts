@@ -114,7 +114,7 @@ export class Runner {
 
   /** Opens the copy and starts the core as secondary. Calls `done` with what stands against it. */
   start(done: (error: HastError | null) => void): void {
-    openWhenFree(this.#config.local, (error, local) => {
+    openWhenFree(this.#config, (error, local) => {
       if (local === null) done(error);
       else this.#open(local, done);
     });
@@ -206,7 +206,7 @@ export class Runner {
     };
     // A copy that failed without a peer to go on with is still open, and holds its own lock.
     this.#dropDisk();
-    openWhenFree(this.#config.local, (error, local) => {
+    openWhenFree(this.#config, (error, local) => {
       if (local === null) {
         finish(error);
         return;
@@ -360,6 +360,10 @@ export class Runner {
   }
 
   #diskOn(local: LocalFile): OpenDisk {
+    if (this.#config.cache === 'direct' && local.directFd < 0) {
+      this.#log.warn({ local: local.path },
+        'the page cache cannot be passed by there: as with cache writeback');
+    }
     return this.#reactor === null ? new LocalDisk(local) : new RingDisk(this.#reactor.ring, local);
   }
 
@@ -380,14 +384,14 @@ export class Runner {
 
 /** `openLocal`, after a wait for a lock: of a process that was killed, or of a disk that hangs. */
 function openWhenFree(
-  path: string,
+  { local: path, cache }: ResourceConfig,
   done: (error: HastError | null, local: LocalFile | null) => void,
 ): void {
   const giveUpAt = performance.now() + lockWaitMs;
   const attempt = (): void => {
     let local: LocalFile;
     try {
-      local = openLocal(path);
+      local = openLocal(path, cache);
     } catch (error) {
       if (!(error instanceof HastError)) throw error;
       // The lock is kept until the last I/O of who held it has left the kernel.

@@ -12,21 +12,20 @@ import * as os from 'node:os';
 import { assert } from '../base/assert.ts';
 import { fallocate } from '../base/libc.ts';
 import type { Done } from '../core/ports.ts';
+import { AlignedPool, isWholeBlocks } from './aligned.ts';
 import type { LocalFile } from './local.ts';
 import {
-  cannotDeallocate, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE, type OpenDisk, writeZeros,
+  cannotDeallocate, closeAll, errnoOf, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE, type OpenDisk,
+  writeWhole, writeZeros,
 } from './open-disk.ts';
 
 const { EIO } = os.constants.errno;
 
-function errnoOf(error: NodeJS.ErrnoException | null): number {
-  if (error === null) return 0;
-  return error.errno === undefined || error.errno === 0 ? EIO : Math.abs(error.errno);
-}
-
 export class LocalDisk implements OpenDisk {
   readonly #fd: number;
   readonly #durableFd: number;
+  readonly #directFd: number;
+  readonly #aligned = new AlignedPool();
   /** Operations that have not returned. */
   #busy = 0;
   /** Nothing more is begun. */
@@ -36,14 +35,13 @@ export class LocalDisk implements OpenDisk {
   constructor(local: LocalFile) {
     this.#fd = local.fd;
     this.#durableFd = local.durableFd;
+    this.#directFd = local.directFd;
   }
 
   close(closed: () => void): void {
     assert(!this.#closed, 'a disk was closed twice');
     this.#closed = true;
-    this.#onIdle = () => {
-      fs.close(this.#durableFd, () => fs.close(this.#fd, closed));
-    };
+    this.#onIdle = () => closeAll([this.#directFd, this.#durableFd, this.#fd], closed);
     if (this.#busy === 0) this.#onIdle();
   }
 
@@ -63,19 +61,47 @@ export class LocalDisk implements OpenDisk {
   }
 
   read(offset: number, buffer: Buffer, bufferOffset: number, length: number, done: Done): void {
+    if (this.#isDirect(offset, length)) {
+      const memory = this.#aligned.take(length);
+      this.#read(this.#directFd, offset, memory.bytes, 0, length, (errno) => {
+        if (errno === 0) memory.bytes.copy(buffer, bufferOffset, 0, length);
+        this.#aligned.giveBack(memory);
+        done(errno);
+      });
+      return;
+    }
+    this.#read(this.#fd, offset, buffer, bufferOffset, length, done);
+  }
+
+  #read(
+    fd: number, offset: number, buffer: Buffer, bufferOffset: number, length: number, done: Done,
+  ): void {
     if (!this.#begin(done)) return;
-    fs.read(this.#fd, buffer, bufferOffset, length, offset, (error, got) => {
+    fs.read(fd, buffer, bufferOffset, length, offset, (error, got) => {
       this.#ended();
       if (error !== null) done(errnoOf(error));
       else if (got === length) done(0);
       // Nothing more to read: the file is shorter than its superblock says.
       else if (got === 0) done(EIO);
-      else this.read(offset + got, buffer, bufferOffset + got, length - got, done);
+      else this.#read(fd, offset + got, buffer, bufferOffset + got, length - got, done);
     });
   }
 
   write(offset: number, buffer: Buffer, bufferOffset: number, length: number, done: Done): void {
+    if (this.#isDirect(offset, length)) {
+      const memory = this.#aligned.take(length);
+      buffer.copy(memory.bytes, 0, bufferOffset, bufferOffset + length);
+      this.#write(this.#directFd, offset, memory.bytes, 0, length, (errno) => {
+        this.#aligned.giveBack(memory);
+        done(errno);
+      });
+      return;
+    }
     this.#write(this.#fd, offset, buffer, bufferOffset, length, done);
+  }
+
+  #isDirect(offset: number, length: number): boolean {
+    return this.#directFd >= 0 && isWholeBlocks(offset, length);
   }
 
   writeDurable(offset: number, buffer: Buffer, done: Done): void {
@@ -104,12 +130,9 @@ export class LocalDisk implements OpenDisk {
     fd: number, offset: number, buffer: Buffer, bufferOffset: number, length: number, done: Done,
   ): void {
     if (!this.#begin(done)) return;
-    fs.write(fd, buffer, bufferOffset, length, offset, (error, put) => {
+    writeWhole(fd, offset, buffer, bufferOffset, length, (errno) => {
       this.#ended();
-      if (error !== null) done(errnoOf(error));
-      else if (put === length) done(0);
-      else if (put === 0) done(EIO);
-      else this.#write(fd, offset + put, buffer, bufferOffset + put, length - put, done);
+      done(errno);
     });
   }
 }

@@ -3,16 +3,21 @@
  * and on a block device O_EXCL too (mounted, or claimed by another program: EBUSY).
  */
 import * as fs from 'node:fs';
-import { blockDeviceSize, flockExclusive } from '../base/libc.ts';
+import { blockDeviceSize, flockExclusive, libcAvailable } from '../base/libc.ts';
 import { HastError, errnoName } from '../base/errors.ts';
 
-const { O_RDWR, O_RDONLY, O_EXCL, O_DSYNC } = fs.constants;
+const { O_RDWR, O_RDONLY, O_EXCL, O_DSYNC, O_DIRECT } = fs.constants;
+
+/** How data reach the disk: past the page cache, or through it. */
+export type CacheMode = 'direct' | 'writeback';
 
 export interface LocalFile {
   path: string;
   fd: number;
   /** The same file, every write durable when it returns; -1 where opened for reading. */
   durableFd: number;
+  /** The same file past the page cache; -1 where it is not asked for, or cannot be had. */
+  directFd: number;
   /** Bytes. */
   size: number;
   isBlock: boolean;
@@ -75,7 +80,7 @@ function sizeOf(fd: number, path: string, isBlock: boolean): number {
 }
 
 /** Opens for the daemon or `create`. Throws HAST_E_BUSY where somebody else uses the copy. */
-export function openLocal(path: string): LocalFile {
+export function openLocal(path: string, cache: CacheMode = 'writeback'): LocalFile {
   const isBlock = statLocal(path).isBlockDevice();
   let fd: number;
   try {
@@ -97,10 +102,21 @@ export function openLocal(path: string): LocalFile {
     }
     // Through /proc: a second O_EXCL open of a block device would meet the first.
     const durableFd = fs.openSync(`/proc/self/fd/${fd}`, O_RDWR | O_DSYNC);
-    return { path, fd, durableFd, size: sizeOf(fd, path, isBlock), isBlock };
+    const directFd = cache === 'direct' ? openDirect(fd) : -1;
+    return { path, fd, durableFd, directFd, size: sizeOf(fd, path, isBlock), isBlock };
   } catch (error) {
     fs.closeSync(fd);
     throw error;
+  }
+}
+
+/** -1 where the file system has no such thing, or the memory for it cannot be had. */
+function openDirect(fd: number): number {
+  if (!libcAvailable()) return -1;
+  try {
+    return fs.openSync(`/proc/self/fd/${fd}`, O_RDWR | O_DIRECT);
+  } catch {
+    return -1;
   }
 }
 
@@ -113,11 +129,12 @@ export function openLocalReadOnly(path: string): LocalFile {
   } catch (cause) {
     throw openError(path, cause);
   }
-  return { path, fd, durableFd: -1, size: sizeOf(fd, path, isBlock), isBlock };
+  return { path, fd, durableFd: -1, directFd: -1, size: sizeOf(fd, path, isBlock), isBlock };
 }
 
 export function closeLocal(local: LocalFile): void {
   if (local.durableFd >= 0) fs.closeSync(local.durableFd);
+  if (local.directFd >= 0) fs.closeSync(local.directFd);
   fs.closeSync(local.fd);
 }
 

@@ -1,8 +1,9 @@
 /** What the two ways to a real disk have in common: LocalDisk and RingDisk. */
+import * as fs from 'node:fs';
 import * as os from 'node:os';
 import type { DiskPort, Done } from '../core/ports.ts';
 
-const { EOPNOTSUPP, EINVAL } = os.constants.errno;
+const { EIO, EOPNOTSUPP, EINVAL } = os.constants.errno;
 
 /** linux/falloc.h: both keep the size. */
 export const FALLOC_PUNCH_HOLE = 0x3;
@@ -33,4 +34,29 @@ export function writeZeros(disk: DiskPort, offset: number, length: number, done:
     if (errno !== 0) done(errno);
     else writeZeros(disk, offset + piece, length - piece, done);
   });
+}
+
+/** Writes all of it, on a thread of Node's pool. */
+export function writeWhole(
+  fd: number, offset: number, buffer: Buffer, bufferOffset: number, length: number, done: Done,
+): void {
+  fs.write(fd, buffer, bufferOffset, length, offset, (error, put) => {
+    if (error !== null) done(errnoOf(error));
+    else if (put === length) done(0);
+    else if (put === 0) done(EIO);
+    else writeWhole(fd, offset + put, buffer, bufferOffset + put, length - put, done);
+  });
+}
+
+/** One after the other; -1 stands for none. */
+export function closeAll(fds: readonly number[], closed: () => void): void {
+  const [fd, ...rest] = fds;
+  if (fd === undefined) closed();
+  else if (fd < 0) closeAll(rest, closed);
+  else fs.close(fd, () => closeAll(rest, closed));
+}
+
+export function errnoOf(error: NodeJS.ErrnoException | null): number {
+  if (error === null) return 0;
+  return error.errno === undefined || error.errno === 0 ? EIO : Math.abs(error.errno);
 }

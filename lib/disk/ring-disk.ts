@@ -8,15 +8,16 @@
  *
  * The descriptors belong to this object, as with LocalDisk.
  */
-import * as fs from 'node:fs';
 import * as os from 'node:os';
 import { assert } from '../base/assert.ts';
 import { addressOf } from '../base/libc.ts';
 import type { Done } from '../core/ports.ts';
 import { IORING_FSYNC_DATASYNC, type Ring, RingOpcode, type RingOp } from '../uring/ring.ts';
+import { isAligned, isWholeBlocks, AlignedPool, type AlignedMemory } from './aligned.ts';
 import type { LocalFile } from './local.ts';
 import {
-  cannotDeallocate, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE, type OpenDisk, writeZeros,
+  cannotDeallocate, closeAll, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE, type OpenDisk, writeWhole,
+  writeZeros,
 } from './open-disk.ts';
 
 const { EIO, EINTR, EAGAIN } = os.constants.errno;
@@ -31,6 +32,10 @@ class DiskOp implements RingOp {
   address = 0;
   left = 0;
   done: Done | null = null;
+  /** Stands in for memory that is not aligned; of a read, where its bytes go at the end. */
+  aligned: AlignedMemory | null = null;
+  copyTo = 0;
+  copyLength = 0;
   readonly #disk: RingDisk;
 
   constructor(disk: RingDisk) {
@@ -54,6 +59,8 @@ export class RingDisk implements OpenDisk {
   readonly #ring: Ring;
   readonly #fd: number;
   readonly #durableFd: number;
+  readonly #directFd: number;
+  readonly #aligned = new AlignedPool();
   readonly #pool: DiskOp[] = [];
   #busy = 0;
   #closed = false;
@@ -63,27 +70,34 @@ export class RingDisk implements OpenDisk {
     this.#ring = ring;
     this.#fd = local.fd;
     this.#durableFd = local.durableFd;
+    this.#directFd = local.directFd;
   }
 
   close(closed: () => void): void {
     assert(!this.#closed, 'a disk was closed twice');
     this.#closed = true;
-    this.#onIdle = () => {
-      fs.close(this.#durableFd, () => fs.close(this.#fd, closed));
-    };
+    this.#onIdle = () => closeAll([this.#directFd, this.#durableFd, this.#fd], closed);
     if (this.#busy === 0) this.#onIdle();
   }
 
   read(offset: number, buffer: Buffer, bufferOffset: number, length: number, done: Done): void {
-    this.#transfer(RingOpcode.read, this.#fd, offset, buffer, bufferOffset, length, done);
+    this.#transfer(RingOpcode.read, offset, buffer, bufferOffset, length, done);
   }
 
   write(offset: number, buffer: Buffer, bufferOffset: number, length: number, done: Done): void {
-    this.#transfer(RingOpcode.write, this.#fd, offset, buffer, bufferOffset, length, done);
+    this.#transfer(RingOpcode.write, offset, buffer, bufferOffset, length, done);
   }
 
+  /**
+   * On a thread of Node's pool: of regular files the kernel's threads do one buffered write at a
+   * time, and the wait for the disk would keep back every write behind this one.
+   */
   writeDurable(offset: number, buffer: Buffer, done: Done): void {
-    this.#transfer(RingOpcode.write, this.#durableFd, offset, buffer, 0, buffer.length, done);
+    if (!this.#begin(done)) return;
+    writeWhole(this.#durableFd, offset, buffer, 0, buffer.length, (errno) => {
+      this.#ended();
+      done(errno);
+    });
   }
 
   flush(done: Done): void {
@@ -121,6 +135,7 @@ export class RingDisk implements OpenDisk {
     }
     const done = op.done as Done;
     const isWhole = result === op.left;
+    if (op.aligned !== null) this.#giveBack(op, op.aligned);
     op.done = null;
     op.buffer = null;
     this.#pool.push(op);
@@ -130,20 +145,44 @@ export class RingDisk implements OpenDisk {
   }
 
   #transfer(
-    opcode: RingOpcode, fd: number, offset: number, buffer: Buffer, bufferOffset: number,
-    length: number, done: Done,
+    opcode: RingOpcode, offset: number, buffer: Buffer, bufferOffset: number, length: number,
+    done: Done,
   ): void {
     if (!this.#begin(done)) return;
     assert(bufferOffset + length <= buffer.length, 'a transfer beyond its memory');
     const op = this.#pool.pop() ?? new DiskOp(this);
     op.opcode = opcode;
-    op.fd = fd;
+    op.fd = this.#fd;
     op.offset = offset;
     op.buffer = buffer;
     op.address = addressOf(buffer) + bufferOffset;
     op.left = length;
     op.done = done;
+    if (this.#directFd >= 0 && isWholeBlocks(offset, length)) {
+      this.#goDirect(op, bufferOffset);
+    }
     this.#issue(op);
+  }
+
+  #goDirect(op: DiskOp, bufferOffset: number): void {
+    op.fd = this.#directFd;
+    if (isAligned(op.address)) return;
+    const memory = this.#aligned.take(op.left);
+    if (op.opcode === RingOpcode.write) {
+      (op.buffer as Buffer).copy(memory.bytes, 0, bufferOffset, bufferOffset + op.left);
+    } else {
+      op.copyTo = bufferOffset;
+      op.copyLength = op.left;
+    }
+    op.aligned = memory;
+    op.address = memory.address;
+  }
+
+  #giveBack(op: DiskOp, memory: AlignedMemory): void {
+    op.aligned = null;
+    const { buffer, copyTo, copyLength } = op;
+    if (op.opcode === RingOpcode.read) memory.bytes.copy(buffer as Buffer, copyTo, 0, copyLength);
+    this.#aligned.giveBack(memory);
   }
 
   #issue(op: DiskOp): void {

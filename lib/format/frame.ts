@@ -80,6 +80,17 @@ export const FrameFlag = {
   crc32: 64,
 } as const;
 
+/** Memory of a link that received frames lie in. */
+export interface FrameMemory {
+  /** A frame refers to it from now on. */
+  retain(): void;
+  /**
+   * That frame's payload is not used any more, and the memory may be. Where it is never called,
+   * the memory is not used again, and collected.
+   */
+  release(): void;
+}
+
 export interface Frame {
   type: FrameType;
   /** Set by the sender's core: resync, wantRecvAck, barrier. The codec adds the others. */
@@ -95,6 +106,8 @@ export interface Frame {
   payloadOffset: number;
   /** Bytes before `payloadOffset` that the codec may use for the header. */
   headroom: number;
+  /** Of a received frame: where the payload lies, if that can be used again. */
+  memory?: FrameMemory | null;
 }
 
 /** `arg` of a detach frame: who keeps the map of what the primary lacks. */

@@ -6,7 +6,9 @@
 import { crc32, sha256 } from '../base/checksum.ts';
 import { HastError } from '../base/errors.ts';
 import { bytes, struct, u16, u32, u53, u8 } from '../base/layout.ts';
-import { carriesData, FrameFlag, FrameType, type Frame } from './frame.ts';
+import {
+  carriesData, FrameFlag, FrameType, type Frame, type FrameMemory,
+} from './frame.ts';
 import { limits } from './limits.ts';
 
 export const headerSize = 64;
@@ -197,6 +199,31 @@ export class FrameReader {
     }
   }
 
+  /**
+   * Takes the whole frames in `memory` from `from` to `to` where they lie: their payloads are views
+   * of it. Returns where the bytes begin that are still of no use; they are to come again at the
+   * beginning of the next call, with more behind them. Not to be mixed with push().
+   */
+  pull(memory: Buffer, from: number, to: number, owner: FrameMemory): number {
+    let at = from;
+    for (;;) {
+      if (this.#frame === null) {
+        if (to - at < headerSize) return at;
+        this.#openFrame(memory, at);
+        at += headerSize;
+      } else {
+        if (to - at < this.#wireSize) return at;
+        this.#closeFrame(memory, at, owner);
+        at += this.#wireSize;
+      }
+    }
+  }
+
+  /** Bytes that pull() needs at once to go on. */
+  get needs(): number {
+    return this.#frame === null ? headerSize : this.#wireSize;
+  }
+
   #pushHeader(chunk: Buffer, from: number): number {
     let header: Buffer = this.#header;
     let start = 0;
@@ -235,6 +262,7 @@ export class FrameReader {
       payload: null,
       payloadOffset: 0,
       headroom: 0,
+      memory: null,
     };
     const reserved = raw.readUInt16LE(start + at.reserved6) === 0 &&
       raw.readBigUInt64LE(start + at.reserved48) === 0n &&
@@ -255,7 +283,7 @@ export class FrameReader {
     const wireSize = this.#wireSize;
     if (this.#body === null) {
       if (chunk.length - from >= wireSize) {
-        this.#closeFrame(chunk, from);
+        this.#closeFrame(chunk, from, null);
         return from + wireSize;
       }
       this.#body = Buffer.allocUnsafeSlow(wireSize);
@@ -267,12 +295,12 @@ export class FrameReader {
     this.#bodyFill += take;
     if (this.#bodyFill === wireSize) {
       this.#body = null;
-      this.#closeFrame(body, 0);
+      this.#closeFrame(body, 0, null);
     }
     return from + take;
   }
 
-  #closeFrame(raw: Buffer, start: number): void {
+  #closeFrame(raw: Buffer, start: number, owner: FrameMemory | null): void {
     const frame = this.#frame as Frame;
     this.#frame = null;
     let end = start + this.#wireSize;
@@ -293,6 +321,9 @@ export class FrameReader {
       if (this.#options.compressor === null) throw protocolError('lz4 was not agreed on');
       frame.payload = this.#options.compressor.decompress(raw.subarray(start, end), frame.size);
       frame.payloadOffset = 0;
+    } else if (owner !== null) {
+      owner.retain();
+      frame.memory = owner;
     }
     this.#onFrame(frame);
   }

@@ -6,13 +6,14 @@
  * - The descriptor is closed when the ring has nothing under way with it.
  * - One send is under way at a time, so the bytes keep their order. Payloads are sent from where
  *   they are.
- * - Received bytes lie in chunks; a payload that lies whole in one is passed on as a view of it.
+ * - Received bytes lie in chunks, and payloads are views of them. A chunk is used again when all
+ *   who got a payload have given it back; else the next one is, and the collector takes it.
  */
 import * as fs from 'node:fs';
 import { HastError } from '../base/errors.ts';
 import { addressOf, endSending, setNonBlocking, shutdownSocket } from '../base/libc.ts';
 import type { LinkHandler, LinkPort } from '../core/ports.ts';
-import type { Frame } from '../format/frame.ts';
+import type { Frame, FrameMemory } from '../format/frame.ts';
 import { encodeFrame, FrameReader, type WireOptions } from '../format/wire.ts';
 import { type Reactor, RingOpcode, type RingOp, type TurnEnd } from '../uring/reactor.ts';
 import { finishMs } from './connection.ts';
@@ -20,9 +21,11 @@ import { finishMs } from './connection.ts';
 const MSG_NOSIGNAL = 0x4000;
 /** Pieces of one send: UIO_MAXIOV is 1024. */
 const piecesMax = 128;
-const chunkSize = 1 << 20;
+/** Holds three of the largest frames, so that few have to be moved to the next chunk. */
+const chunkSize = 4 << 20;
 /** A chunk with less room is not filled further. */
 const roomMin = 1 << 16;
+const spareChunksMax = 4;
 const EINTR = 4;
 const EAGAIN = 11;
 
@@ -31,6 +34,26 @@ const messageIov = 16;
 const messageIovLength = 24;
 const messageSize = 56;
 const iovSize = 16;
+
+class Chunk implements FrameMemory {
+  readonly bytes = Buffer.allocUnsafeSlow(chunkSize);
+  readonly address = addressOf(this.bytes);
+  /** Payloads that somebody uses. */
+  users = 0;
+  readonly #free: (chunk: Chunk) => void;
+
+  constructor(free: (chunk: Chunk) => void) {
+    this.#free = free;
+  }
+
+  retain(): void {
+    this.users++;
+  }
+
+  release(): void {
+    if (--this.users === 0) this.#free(this);
+  }
+}
 
 export class RingConnection implements LinkPort, TurnEnd {
   readonly #fd: number;
@@ -48,11 +71,17 @@ export class RingConnection implements LinkPort, TurnEnd {
   #isFinishing = false;
   #isShut = false;
   #isClosed = false;
-  #chunk: Buffer | null = null;
-  #chunkAddress = 0;
-  #chunkFill = 0;
+  #chunk: Chunk;
+  readonly #spare: Chunk[] = [];
+  /** What the reader has not taken yet lies between. */
+  #from = 0;
+  #fill = 0;
   readonly #emit = (piece: Buffer): void => {
     this.#queue.push(piece);
+  };
+  readonly #onFree = (chunk: Chunk): void => {
+    if (chunk === this.#chunk || this.#spare.length === spareChunksMax) return;
+    this.#spare.push(chunk);
   };
   readonly #sendOp: RingOp = { completed: (result) => this.#sent(result) };
   readonly #receiveOp: RingOp = { completed: (result) => this.#received(result) };
@@ -63,6 +92,7 @@ export class RingConnection implements LinkPort, TurnEnd {
   ) {
     this.#fd = fd;
     this.#reactor = reactor;
+    this.#chunk = new Chunk(this.#onFree);
     this.#options = options;
     this.#handler = handler;
     this.#reader = new FrameReader(options, (frame) => this.#handler?.frame(frame));
@@ -70,7 +100,8 @@ export class RingConnection implements LinkPort, TurnEnd {
     setNonBlocking(fd, false);
     // After the caller's constructor: ports never call back synchronously.
     setImmediate(() => {
-      if (rest !== null && rest.length > 0) this.#take(rest);
+      if (rest !== null) this.#keep(rest);
+      this.#take();
       if (this.#handler !== null) this.#receive();
     });
   }
@@ -157,13 +188,9 @@ export class RingConnection implements LinkPort, TurnEnd {
   }
 
   #receive(): void {
-    if (this.#chunk === null || chunkSize - this.#chunkFill < roomMin) {
-      this.#chunk = Buffer.allocUnsafeSlow(chunkSize);
-      this.#chunkAddress = addressOf(this.#chunk);
-      this.#chunkFill = 0;
-    }
-    const address = this.#chunkAddress + this.#chunkFill;
-    const room = chunkSize - this.#chunkFill;
+    this.#makeRoom();
+    const address = this.#chunk.address + this.#fill;
+    const room = chunkSize - this.#fill;
     this.#receiving = true;
     const { ring } = this.#reactor;
     ring.prepare(this.#receiveOp, RingOpcode.recv, this.#fd, address, room, 0);
@@ -176,9 +203,8 @@ export class RingConnection implements LinkPort, TurnEnd {
       return;
     }
     if (result > 0) {
-      const from = this.#chunkFill;
-      this.#chunkFill += result;
-      this.#take((this.#chunk as Buffer).subarray(from, this.#chunkFill));
+      this.#fill += result;
+      this.#take();
     } else if (result === 0) {
       this.#end('the peer closed the connection');
       if (this.#isFinishing) this.#shut();
@@ -190,11 +216,40 @@ export class RingConnection implements LinkPort, TurnEnd {
     if (!this.#isShut) this.#receive();
   }
 
-  #take(chunk: Buffer): void {
+  /** In the chunk at hand: after it was used up, from its beginning again. */
+  #makeRoom(): void {
+    const chunk = this.#chunk;
+    const left = this.#fill - this.#from;
+    if (left === 0 && chunk.users === 0) {
+      this.#from = 0;
+      this.#fill = 0;
+      return;
+    }
+    const room = chunkSize - this.#from;
+    if (room >= this.#reader.needs && chunkSize - this.#fill >= roomMin) return;
+    const next = this.#spare.pop() ?? new Chunk(this.#onFree);
+    chunk.bytes.copy(next.bytes, 0, this.#from, this.#fill);
+    this.#chunk = next;
+    this.#from = 0;
+    this.#fill = left;
+    // Nobody gives back what nobody uses.
+    if (chunk.users === 0) this.#onFree(chunk);
+  }
+
+  /** Bytes that came with the preface: there are few. */
+  #keep(rest: Buffer): void {
+    this.#fill += rest.copy(this.#chunk.bytes, this.#fill);
+  }
+
+  #take(): void {
     // Of a connection that finishes, what still comes is read and means nothing.
-    if (this.#handler === null) return;
+    if (this.#handler === null) {
+      this.#from = this.#fill;
+      return;
+    }
     try {
-      this.#reader.push(chunk);
+      const chunk = this.#chunk;
+      this.#from = this.#reader.pull(chunk.bytes, this.#from, this.#fill, chunk);
     } catch (error) {
       if (!(error instanceof HastError)) throw error;
       this.#end(error.message);
@@ -221,7 +276,6 @@ export class RingConnection implements LinkPort, TurnEnd {
     if (this.#sending || this.#receiving || this.#isClosed) return;
     this.#isClosed = true;
     this.#queue = [];
-    this.#chunk = null;
     fs.close(this.#fd);
   }
 }

@@ -2,15 +2,18 @@
  * HOT PATH. Everything one thread waits for, in one system call: the ring's operations and Node's
  * own event loop. docs/decisions/016-one-thread-and-a-ring.md has the reasons and figures.
  *
- * A turn runs from Node's check phase (setImmediate): submit, take completions, let the owners say
- * what follows, submit that. While turns follow each other Node's loop never sleeps by itself: it
- * is polled once between two turns, and its epoll descriptor is one of the things the ring waits
+ * A turn runs from Node's check phase (setImmediate), in rounds: submit, wait, take completions,
+ * let their owners say what follows. While turns follow each other Node's loop never sleeps by
+ * itself: it is polled once between two turns, and its epoll descriptor is one of the things waited
  * for.
  *
- * - A turn sleeps only after `quietTurns` turns in which nothing happened: callbacks that Node has
- *   put off to its next iteration would wait as long otherwise.
+ * - What a round's callbacks leave to Node (promises, process.nextTick, setImmediate) waits for the
+ *   end of the turn: `turnMs` at most.
+ * - A turn sleeps longer only before its first completion: Node has run everything by then that
+ *   was put off before. Callbacks of Node's poll phase that put something off show by the epoll
+ *   descriptor, whose poll is under way whenever a turn ends.
  * - Node's timers do not wake the ring. The one whose time matters is `deadline`; every other is
- *   late by `sleepMsMax` at most.
+ *   late by `sleepMsMax` at most, and so is what its callback puts off.
  */
 import * as fs from 'node:fs';
 import { IOSQE_IO_LINK, Ring, RingOpcode, type RingOp } from './ring.ts';
@@ -23,10 +26,9 @@ export interface TurnEnd {
 }
 
 const POLLIN = 1;
-const quietTurns = 2;
-/** Rounds of completions before Node's loop has its turn. */
-const roundsMax = 8;
-const sleepMsMax = 50;
+/** How long a turn goes on once something was there. */
+const turnMs = 1;
+const sleepMsMax = 20;
 const findMs = 500;
 
 class UvPoll implements RingOp {
@@ -51,7 +53,6 @@ export class Reactor {
   #isRunning = false;
   /** A turn will come: also after stop(), which the turn then notices. */
   #isDue = false;
-  #quiet = 0;
 
   private constructor(ring: Ring, uvFd: number) {
     this.ring = ring;
@@ -91,29 +92,22 @@ export class Reactor {
     }
     const { ring } = this;
     const uvPoll = this.#uvPoll;
-    this.#endRound();
-    let isQuiet = ring.prepared === 0;
-    if (isQuiet && this.#quiet >= quietTurns) {
-      const milliseconds = this.#sleepMs();
-      if (milliseconds > 0) {
-        if (!uvPoll.isArmed) this.#arm();
-        ring.submitAndWait(milliseconds);
-      }
-    } else if (!isQuiet || ring.hasDeferred) {
-      ring.submit();
-    }
-    for (let round = 0; round < roundsMax; round++) {
-      const count = ring.reap();
-      if (count === 0) break;
-      isQuiet = false;
+    const leaveAt = performance.now() + turnMs;
+    let isFirst = true;
+    uvPoll.fired = false;
+    do {
       this.#endRound();
-      if (ring.prepared > 0) ring.submit();
-    }
-    if (uvPoll.fired) {
-      uvPoll.fired = false;
-      isQuiet = false;
-    }
-    this.#quiet = isQuiet ? this.#quiet + 1 : 0;
+      if (!uvPoll.isArmed) this.#arm();
+      if (ring.hasNews) {
+        ring.submit();
+      } else {
+        const milliseconds = isFirst ? this.#sleepMs() : leaveAt - performance.now();
+        if (milliseconds > 0) ring.submitAndWait(milliseconds);
+        else ring.submit();
+      }
+      if (ring.reap() === 0) break;
+      isFirst = false;
+    } while (!uvPoll.fired && performance.now() < leaveAt);
     setImmediate(this.#turn);
   };
 

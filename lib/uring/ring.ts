@@ -191,9 +191,14 @@ export class Ring {
     this.#enter(1, IORING_ENTER_GETEVENTS | IORING_ENTER_EXT_ARG, this.#argumentAddress);
   }
 
-  /** The kernel could make completions if it were asked to (IORING_SQ_TASKRUN, CQ_OVERFLOW). */
-  get hasDeferred(): boolean {
-    return Atomics.load(this.#words, this.#sqFlags) !== 0;
+  /**
+   * Something is there for reap(), or would be after submit(): IORING_SQ_TASKRUN or CQ_OVERFLOW
+   * is set.
+   */
+  get hasNews(): boolean {
+    const words = this.#words;
+    return Atomics.load(words, this.#cqTail) !== this.#head ||
+      Atomics.load(words, this.#sqFlags) !== 0;
   }
 
   /** Calls the operations whose completions are there; how many. */

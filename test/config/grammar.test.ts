@@ -47,6 +47,7 @@ const sampleValues: Readonly<Record<string, string>> = {
   exec: '/bin/hook',
   metaflush: 'on',
   frontend: 'fuse-native',
+  cache: 'direct',
   'async-lag': '1M',
   'async-lag-time': '3',
   'disk-timeout': '0',

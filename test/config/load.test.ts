@@ -75,6 +75,7 @@ t.test('load: the short example, and every default', async (t) => {
       timeout: 20,
       exec: null,
       frontend: 'direct',
+      cache: 'writeback',
       asyncLag: 67108864,
       asyncLagTime: 10,
       diskTimeout: 30,

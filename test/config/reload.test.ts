@@ -60,7 +60,7 @@ t.test('reload: what changes live', async (t) => {
 });
 
 t.test('reload: what needs role init', async (t) => {
-  for (const inner of ['name x', 'frontend fuse-native', 'local /dev/other']) {
+  for (const inner of ['name x', 'frontend fuse-native', 'cache direct', 'local /dev/other']) {
     const keyword = inner.split(' ')[0] ?? '';
     const next = resource('a').replace('local /dev/a', inner.startsWith('local')
       ? inner : `local /dev/a ${inner}`);

@@ -162,7 +162,7 @@ export function resourceConfig(name: string, more: Partial<ResourceConfig> = {})
   return {
     name, deviceName: name, local: 'well', remote: null, source: null,
     replication: 'fullsync', checksum: 'crc32', compression: 'hole', timeout: 1,
-    exec: '/hook', frontend: 'direct', asyncLag: 1, asyncLagTime: 1,
+    exec: '/hook', frontend: 'direct', cache: 'writeback', asyncLag: 1, asyncLagTime: 1,
     diskTimeout: 30, onNoData: 'stall', onStop: 'refuse', resyncRate: 0,
     undoDirectory: '/var/lib/hast', ...more,
   };
