@@ -134,13 +134,14 @@ export class RingDisk implements OpenDisk {
       return;
     }
     const done = op.done as Done;
+    const isWhole = result === op.left;
     if (op.aligned !== null) this.#giveBack(op, op.aligned);
     op.done = null;
     op.buffer = null;
     this.#pool.push(op);
     this.#ended();
     // Nothing at all: the file is shorter than its superblock says.
-    done(result > 0 ? 0 : result === 0 ? EIO : -result);
+    done(isWhole ? 0 : result === 0 ? EIO : -result);
   }
 
   #transfer(

@@ -13,6 +13,7 @@
  * - Requests complete exactly once, and a request answered while a disk may still use its slot
  *   keeps it; one of the reserve joins in its place (see direct-frontend.ts).
  */
+import * as util from 'node:util';
 import { assert } from '../base/assert.ts';
 import { HastError } from '../base/errors.ts';
 import { addressOf, setNonBlocking } from '../base/libc.ts';
@@ -110,6 +111,13 @@ export class RingFrontend implements Frontend, SlotOwner {
   #isDry = true;
   #group = 1;
   #pollId = -1;
+  readonly #pollOp: RingOp = {
+    completed: () => {
+      this.#pollId = -1;
+    },
+  };
+  /** The number of the read into a slot, or -1. */
+  readonly #readIds: number[] = [];
   #notMountedMs = 0;
   #failing = false;
   #stopDone: ((ended: boolean) => void) | null = null;
@@ -131,6 +139,7 @@ export class RingFrontend implements Frontend, SlotOwner {
     for (let slot = slots - 1; slot >= 0; slot--) {
       this.#requests[slot] = new SlotRequest(slot, this);
       this.#reads[slot] = new SlotRead(this, slot);
+      this.#readIds[slot] = -1;
       this.#replies[slot] = new SlotReply(this, slot);
       (slot < inUse ? this.#free : this.#reserve).push(slot);
     }
@@ -179,6 +188,8 @@ export class RingFrontend implements Frontend, SlotOwner {
     this.#failing = fail;
     if (fail) for (const request of this.#requests) request.failNow();
     if (this.#pollId >= 0) this.#ring.cancel(ignored, this.#pollId);
+    // A read that finds nothing waits in the ring, in spite of O_NONBLOCK.
+    for (const id of this.#readIds) if (id >= 0) this.#ring.cancel(ignored, id);
     if (this.#reading === 0) setImmediate(() => this.#finishStop());
   }
 
@@ -230,6 +241,7 @@ export class RingFrontend implements Frontend, SlotOwner {
   }
 
   wasRead(slot: number, result: number): void {
+    this.#readIds[slot] = -1;
     this.#reading--;
     if (result > 0) {
       this.#found++;
@@ -239,7 +251,6 @@ export class RingFrontend implements Frontend, SlotOwner {
       this.#nothingRead(-result);
     }
     if (this.#reading > 0) return;
-    this.#pollId = -1;
     if (this.#stopDone !== null) this.#finishStop();
     else this.#readMore();
   }
@@ -265,6 +276,8 @@ export class RingFrontend implements Frontend, SlotOwner {
       return;
     }
     this.#notMountedMs += MOUNT_POLL_MS;
+    // One read at a time: each of a group would count.
+    this.#isDry = true;
     // Keeps further reads away until then.
     this.#reading++;
     setTimeout(() => {
@@ -302,12 +315,14 @@ export class RingFrontend implements Frontend, SlotOwner {
     const ring = this.#ring;
     if (waits) {
       this.#pollId = ring.prepare(
-        ignored, RingOpcode.pollAdd, this.#fd, 0, 0, 0, POLLIN, IOSQE_IO_LINK,
+        this.#pollOp, RingOpcode.pollAdd, this.#fd, 0, 0, 0, POLLIN, IOSQE_IO_LINK,
       );
     }
     const address = this.#base + slot * SLOT_SIZE + REQUEST_AT;
     const op = this.#reads[slot] as SlotRead;
-    ring.prepare(op, RingOpcode.read, this.#fd, address, REQUEST_SIZE_MAX, 0);
+    this.#readIds[slot] = ring.prepare(
+      op, RingOpcode.read, this.#fd, address, REQUEST_SIZE_MAX, 0,
+    );
     this.#reading++;
     return true;
   }
@@ -410,5 +425,8 @@ export class RingFrontend implements Frontend, SlotOwner {
 }
 
 function deviceError(what: string, errno: number): HastError {
-  return new HastError('HAST_E_DEVICE', errno === 0 ? what : `${what} (errno ${errno})`);
+  if (errno === 0) return new HastError('HAST_E_DEVICE', what);
+  return new HastError('HAST_E_DEVICE', `${what} (errno ${errno})`, {
+    errno: util.getSystemErrorName(-errno),
+  });
 }

@@ -51,6 +51,8 @@ export class Reactor {
   readonly #uvPoll = new UvPoll();
   #later: TurnEnd[] = [];
   #isRunning = false;
+  /** A turn will come: also after stop(), which the turn then notices. */
+  #isDue = false;
 
   private constructor(ring: Ring, uvFd: number) {
     this.ring = ring;
@@ -69,6 +71,8 @@ export class Reactor {
   start(): void {
     if (this.#isRunning) return;
     this.#isRunning = true;
+    if (this.#isDue) return;
+    this.#isDue = true;
     setImmediate(this.#turn);
   }
 
@@ -82,7 +86,10 @@ export class Reactor {
   }
 
   readonly #turn = (): void => {
-    if (!this.#isRunning) return;
+    if (!this.#isRunning) {
+      this.#isDue = false;
+      return;
+    }
     const { ring } = this;
     const uvPoll = this.#uvPoll;
     const leaveAt = performance.now() + turnMs;

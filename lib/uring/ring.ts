@@ -147,7 +147,9 @@ export class Ring {
     op: RingOp, opcode: RingOpcode, fd: number, address: number, length: number, offset: number,
     more = 0, flags = 0,
   ): number {
-    if (this.#prepared === sqEntries) this.submit();
+    // A chain ends with the submission that holds its first entry.
+    const room = flags === IOSQE_IO_LINK ? 2 : 1;
+    if (this.#prepared > sqEntries - room) this.submit();
     const id = this.#freeIds.pop() ?? this.#ops.length;
     this.#ops[id] = op;
     const entries = this.#entries;

@@ -1,5 +1,5 @@
 /**
- * Creating, describing and opening copies on regular files, and the disk port on them.
+ * Creating, describing and opening copies on regular files.
  */
 import * as fs from 'node:fs';
 import * as path from 'node:path';
@@ -8,7 +8,6 @@ import { HastError } from '../../lib/base/errors.ts';
 import { createCopy } from '../../lib/disk/create.ts';
 import { describeCopy } from '../../lib/disk/inspect.ts';
 import { closeLocal, localProblem, openLocal } from '../../lib/disk/local.ts';
-import { LocalDisk } from '../../lib/disk/local-disk.ts';
 import { limits, MiB, TiB } from '../../lib/format/limits.ts';
 import { layoutFor, mediaSizeMax, tailOffset } from '../../lib/format/superblock.ts';
 import { imageMap, imageSuperblock } from '../fixtures/sim-image.ts';
@@ -129,68 +128,4 @@ t.test('local: what cannot be one is explained', async (t) => {
   t.match(localProblem('/nonexistent/disk'), /does not exist/);
   t.match(localProblem('/dev/null'), /neither a block device nor a regular file/);
   t.equal(localProblem(sparseFile(t.testdir(), 4096)), null);
-});
-
-t.test('local disk: closed when the last operation has returned, never used again', async (t) => {
-  const file = sparseFile(t.testdir(), 64 * MiB);
-  const local = openLocal(file);
-  const disk = new LocalDisk(local);
-  const order: string[] = [];
-  const data = Buffer.alloc(16 * MiB, 7);
-  for (let index = 0; index < 3; index++) {
-    disk.write(index * data.length, data, 0, data.length, (errno) => order.push(`write ${errno}`));
-  }
-  const closed = new Promise<void>((resolve) => disk.close(() => {
-    order.push('closed');
-    resolve();
-  }));
-  t.throws(() => openLocal(file), { code: 'HAST_E_BUSY' }, 'the lock is kept meanwhile');
-  const late = await new Promise<number>((resolve) => disk.flush(resolve));
-  t.equal(late, 5, 'nothing more is begun');
-  await closed;
-  t.same(order, ['write 0', 'write 0', 'write 0', 'closed']);
-  t.throws(() => fs.fstatSync(local.fd), { code: 'EBADF' });
-  t.throws(() => fs.fstatSync(local.durableFd), { code: 'EBADF' });
-  closeLocal(openLocal(file));
-  // The numbers belong to others now: every operation must leave them alone.
-  const others = Array.from({ length: 4 }, () => fs.openSync(file, 'r+'));
-  t.ok(others.includes(local.fd));
-  const buffer = Buffer.alloc(4096, 9);
-  const errnos = await Promise.all([
-    new Promise<number>((done) => disk.write(0, buffer, 0, 4096, done)),
-    new Promise<number>((done) => disk.read(0, buffer, 0, 4096, done)),
-    new Promise<number>((done) => disk.zero(0, 4096, true, done)),
-    new Promise<number>((done) => disk.writeDurable(0, buffer, done)),
-  ]);
-  t.same(errnos, [5, 5, 5, 5]);
-  t.ok(fs.readFileSync(file).subarray(0, 4096).every((byte) => byte === 7));
-  for (const fd of others) fs.closeSync(fd);
-});
-
-t.test('local disk: whole transfers, zeroing reads as zeros, errors have an errno', async (t) => {
-  const local = openLocal(sparseFile(t.testdir(), 8 * MiB));
-  const disk = new LocalDisk(local);
-  const call = (run: (done: (errno: number) => void) => void): Promise<number> =>
-    new Promise((resolve) => {
-      let returned = false;
-      run((errno) => {
-        t.ok(returned, 'never called back before the call returned');
-        resolve(errno);
-      });
-      returned = true;
-    });
-  const ones = Buffer.alloc(3 * MiB, 1);
-  t.equal(await call((done) => disk.write(1 * MiB, ones, 0, ones.length, done)), 0);
-  t.equal(await call((done) => disk.zero(2 * MiB + 512, 512, true, done)), 0);
-  t.equal(await call((done) => disk.zero(2 * MiB + 4096, 1 * MiB, false, done)), 0);
-  t.equal(await call((done) => disk.writeDurable(0, Buffer.alloc(4096, 2), done)), 0);
-  t.equal(await call((done) => disk.flush(done)), 0);
-  const expected = Buffer.from(ones);
-  expected.fill(0, 1 * MiB + 512, 1 * MiB + 1024);
-  expected.fill(0, 1 * MiB + 4096, 2 * MiB + 4096);
-  const back = Buffer.alloc(3 * MiB + 100);
-  t.equal(await call((done) => disk.read(1 * MiB, back, 100, 3 * MiB, done)), 0);
-  t.ok(back.subarray(100).equals(expected));
-  t.not(await call((done) => disk.read(7 * MiB, back, 0, 2 * MiB, done)), 0, 'past the end');
-  closeLocal(local);
 });

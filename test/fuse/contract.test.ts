@@ -5,7 +5,8 @@
 import * as crypto from 'node:crypto';
 import * as fs from 'node:fs';
 import t, { type Test } from 'tap';
-import { Lab, bounded, command, fuseMissing, nativeMissing } from '../fixtures/fuse-lab.ts';
+import { Lab, bounded, command, nativeMissing } from '../fixtures/fuse-lab.ts';
+import { testEachKind } from '../fixtures/fuse-kinds.ts';
 import type { ServerOptions } from '../fixtures/fuse-server.ts';
 
 type Kind = ServerOptions['kind'];
@@ -198,12 +199,11 @@ async function run(t: Test, lab: Lab, name: string, check: Check): Promise<void>
   t.equal((await lab.counters()).inFlight, 0, 'nothing is left over');
 }
 
-const direct = fuseMissing();
-const native = await nativeMissing();
-t.test('contract: direct', direct === null ? {} : { skip: direct }, async (t) => {
-  await contract(t, 'direct', 1);
-  await contract(t, 'direct', 2);
+testEachKind('contract', async (t, kind) => {
+  await contract(t, kind, 1);
+  if (kind === 'direct') await contract(t, kind, 2);
 });
+const native = await nativeMissing();
 t.test('contract: fuse-native', native === null ? {} : { skip: native }, async (t) => {
   await contract(t, 'native', 1);
 });

@@ -2,16 +2,14 @@
 import * as fs from 'node:fs';
 import t, { type Test } from 'tap';
 import type { Volume } from '../../lib/core/ports.ts';
-import { createDirectFrontend } from '../../lib/fuse/direct-frontend.ts';
 import {
   isMounted, mountFuse, mountsAt, openFuseDevice, parseMountinfo, requestTimeoutProblem,
   unmountFuse,
 } from '../../lib/fuse/mount.ts';
-import { bounded, command, fuseMissing, Lab, nativeMissing } from '../fixtures/fuse-lab.ts';
+import { createFrontend, type Kind, testEachKind } from '../fixtures/fuse-kinds.ts';
+import { bounded, command, Lab, nativeMissing } from '../fixtures/fuse-lab.ts';
 
 const SIZE = 4 * 1024 * 1024;
-const missing = fuseMissing();
-const needsFuse = missing === null ? {} : { skip: missing };
 const noNative = await nativeMissing();
 const needsNative = noNative === null ? {} : { skip: noNative };
 
@@ -44,10 +42,10 @@ async function pendingWrites(lab: Lab, count: number): Promise<() => Promise<str
   return () => bounded('pending writes', closed);
 }
 
-t.test('lifecycle: unmounting ends the server, also lazily', needsFuse, async (t) => {
+testEachKind('lifecycle: unmounting ends the server, also lazily', async (t, kind) => {
   for (const lazy of [false, true]) {
     await withLab(async (lab) => {
-      await lab.serve(SIZE, { readers: 3 });
+      await lab.serve(SIZE, { kind, readers: 3 });
       t.equal(await isMounted(lab.mountPoint), true);
       const [mount] = await mountsAt(lab.mountPoint);
       t.match(mount, { mountPoint: lab.mountPoint, type: 'fuse', source: 'hast' });
@@ -60,9 +58,9 @@ t.test('lifecycle: unmounting ends the server, also lazily', needsFuse, async (t
   }
 });
 
-t.test('lifecycle: a mount in use is not unmounted, and goes on working', needsFuse, async (t) => {
+testEachKind('lifecycle: a mount in use is not unmounted, and goes on working', async (t, kind) => {
   await withLab(async (lab) => {
-    await lab.serve(SIZE);
+    await lab.serve(SIZE, { kind });
     const file = await fs.promises.open(lab.file, 'r+');
     await t.rejects(unmountFuse(lab.mountPoint), { code: 'HAST_E_DEVICE_IN_USE' });
     await unmountFuse(lab.mountPoint, { lazy: true });
@@ -72,9 +70,9 @@ t.test('lifecycle: a mount in use is not unmounted, and goes on working', needsF
   });
 });
 
-t.test('lifecycle: an abort fails what users wait for', needsFuse, async (t) => {
+testEachKind('lifecycle: an abort fails what users wait for', async (t, kind) => {
   await withLab(async (lab) => {
-    await lab.serve(SIZE);
+    await lab.serve(SIZE, { kind });
     await lab.stall(true);
     const outcomes = await pendingWrites(lab, 2);
     await unmountFuse(lab.mountPoint, { lazy: true, abort: true });
@@ -83,10 +81,10 @@ t.test('lifecycle: an abort fails what users wait for', needsFuse, async (t) => 
   });
 });
 
-t.test('lifecycle: stop while a disk still has the buffers', needsFuse, async (t) => {
+testEachKind('lifecycle: stop while a disk still has the buffers', async (t, kind) => {
   for (const fail of [false, true]) {
     await withLab(async (lab) => {
-      await lab.serve(SIZE, { slots: 2, readers: 2 });
+      await lab.serve(SIZE, { kind, slots: 2, readers: 2 });
       await lab.hold(true);
       const file = await fs.promises.open(lab.file, 'r+');
       for (let index = 0; index < 3; index++) await file.write(Buffer.alloc(512), 0, 512, 0);
@@ -100,19 +98,19 @@ t.test('lifecycle: stop while a disk still has the buffers', needsFuse, async (t
   }
 });
 
-t.test('lifecycle: nothing is mounted over a mount', needsFuse, async (t) => {
+testEachKind('lifecycle: nothing is mounted over a mount', async (t, kind) => {
   await withLab(async (lab) => {
-    await lab.serve(SIZE);
+    await lab.serve(SIZE, { kind });
     const fd = openFuseDevice();
     await t.rejects(mountFuse(fd, lab.mountPoint), { code: 'HAST_E_BUSY' });
     fs.closeSync(fd);
   });
 });
 
-t.test('lifecycle: stop with nothing pending ends all readers', needsFuse, async (t) => {
+testEachKind('lifecycle: stop with nothing pending ends all readers', async (t, kind) => {
   for (const readers of [1, 3]) {
     await withLab(async (lab) => {
-      await lab.serve(SIZE, { readers });
+      await lab.serve(SIZE, { kind, readers });
       lab.send({ type: 'stop', fail: false });
       t.strictSame(await lab.reply('stopped'), { type: 'stopped', ended: true });
       t.equal(await lab.serverExit(), 0);
@@ -120,25 +118,26 @@ t.test('lifecycle: stop with nothing pending ends all readers', needsFuse, async
   }
 });
 
-t.test('lifecycle: stop can fail what is pending, with all slots taken', needsFuse, async (t) => {
+testEachKind('lifecycle: stop can fail what is pending, with all slots taken', async (t, kind) => {
   for (const [slots, count] of [[64, 3], [2, 4], [1, 4]] as const) {
     await withLab(async (lab) => {
-      await lab.serve(SIZE, { slots, readers: 2 });
+      await lab.serve(SIZE, { kind, slots, readers: 2 });
       await lab.stall(true);
       const outcomes = await pendingWrites(lab, count);
       lab.send({ type: 'stop', fail: true });
       t.strictSame(await lab.reply('stopped'), { type: 'stopped', ended: true });
       const all = await outcomes();
-      t.strictSame(new Set(all.slice(0, 1)), new Set(['EIO']), `${slots} slots`);
+      // With one slot any of them has it: they come from several threads.
+      t.ok(all.includes('EIO'), `${slots} slots: ${all.join()}`);
       t.notOk(all.includes('written'));
       t.equal(await lab.serverExit(), 0);
     });
   }
 });
 
-t.test('lifecycle: stop without failing leaves the answer to the volume', needsFuse, async (t) => {
+testEachKind('lifecycle: stop without failing leaves the answer to the volume', async (t, kind) => {
   await withLab(async (lab) => {
-    await lab.serve(SIZE, { slots: 1 });
+    await lab.serve(SIZE, { kind, slots: 1 });
     await lab.stall(true);
     const outcomes = await pendingWrites(lab, 2);
     lab.send({ type: 'stop', fail: false });
@@ -149,13 +148,15 @@ t.test('lifecycle: stop without failing leaves the answer to the volume', needsF
   });
 });
 
-t.test('lifecycle: the mount of a killed server is seen and removed', needsFuse, async (t) => {
+testEachKind('lifecycle: the mount of a killed server is seen and removed', async (t, kind) => {
   await withLab(async (lab) => {
-    await lab.serve(SIZE);
+    await lab.serve(SIZE, { kind });
     lab.kill('SIGKILL');
     await lab.serverExit();
     t.equal((await mountsAt(lab.mountPoint))[0]?.type, 'fuse');
-    await t.rejects(fs.promises.stat(lab.file), { code: 'ENOTCONN' });
+    // What a ring had under way keeps the connection for a moment after the process.
+    const gone = { code: kind === 'direct' ? 'ENOTCONN' : /^(ENOTCONN|ECONNABORTED)$/ };
+    await t.rejects(fs.promises.stat(lab.file), gone);
     await unmountFuse(lab.mountPoint, { lazy: true });
     t.equal(await isMounted(lab.mountPoint), false);
   });
@@ -181,27 +182,31 @@ t.test('lifecycle: fuse-native refuses what it cannot mount on', needsNative, as
   });
 });
 
-async function startFailure(t: Test, fd: number): Promise<Error | null> {
-  const frontend = createDirectFrontend({ fuseFd: fd, mountPoint: t.testdir({}) });
+async function startFailure(t: Test, kind: Kind, fd: number): Promise<Error | null> {
+  const frontend = createFrontend(t, kind, { fuseFd: fd, mountPoint: t.testdir({}) });
   const ended = new Promise<Error | null>((resolve) => frontend.onEnd(resolve));
   const ready = new Promise<Error | null>((resolve) => frontend.start(idleVolume, resolve));
-  t.equal(await bounded('ready', ready), await bounded('end', ended));
-  return ready;
+  const error = await bounded('ready', ready);
+  // What is found before anything was read ends nothing: it never began.
+  const began = kind === 'direct' || !/set up/.test(String(error));
+  if (began) t.equal(await bounded('end', ended), error);
+  return error;
 }
 
-t.test('lifecycle: a descriptor that is no FUSE connection ends in an error', async (t) => {
+testEachKind('lifecycle: a descriptor that is no FUSE connection ends in an error',
+  async (t, kind) => {
   const directory = fs.openSync(t.testdir({}), 'r');
-  t.match(await startFailure(t, directory), { code: 'HAST_E_DEVICE', errno: 'EISDIR' });
+  t.match(await startFailure(t, kind, directory), { code: 'HAST_E_DEVICE', errno: 'EISDIR' });
   fs.closeSync(directory);
   const empty = fs.openSync('/dev/null', 'r+');
-  t.match(await startFailure(t, empty), { message: /not \/dev\/fuse/ });
+  t.match(await startFailure(t, kind, empty), { message: /not \/dev\/fuse/ });
   fs.closeSync(empty);
-  t.match(await startFailure(t, 9999), { errno: 'EBADF' });
-});
+  t.match(await startFailure(t, kind, 9999), { errno: 'EBADF' });
+}, false);
 
-t.test('lifecycle: waiting for the mount can be stopped', needsFuse, async (t) => {
+testEachKind('lifecycle: waiting for the mount can be stopped', async (t, kind) => {
   const fd = openFuseDevice();
-  const frontend = createDirectFrontend({ fuseFd: fd, mountPoint: t.testdir({}) });
+  const frontend = createFrontend(t, kind, { fuseFd: fd, mountPoint: t.testdir({}) });
   frontend.start(idleVolume, () => t.fail('never ready'));
   t.strictSame(frontend.stats, { inFlight: 0, idle: 64 });
   await new Promise((resolve) => setTimeout(resolve, 200));
@@ -210,10 +215,10 @@ t.test('lifecycle: waiting for the mount can be stopped', needsFuse, async (t) =
   fs.closeSync(fd);
 });
 
-t.test('lifecycle: the process of a front end that is mounted later', needsFuse, async (t) => {
+testEachKind('lifecycle: the process of a front end that is mounted later', async (t, kind) => {
   const mountPoint = t.testdir({});
   const fd = openFuseDevice();
-  const frontend = createDirectFrontend({ fuseFd: fd, mountPoint });
+  const frontend = createFrontend(t, kind, { fuseFd: fd, mountPoint });
   const end = new Promise((resolve) => frontend.onEnd(resolve));
   const ready = new Promise((resolve) => frontend.start(idleVolume, resolve));
   await new Promise((resolve) => setTimeout(resolve, 100));

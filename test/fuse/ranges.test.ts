@@ -1,8 +1,9 @@
-/** Discard and zeroing, which only the direct front end has: on the file and through loop. */
+/** Discard and zeroing, which only the direct front ends have: on the file and through loop. */
 import * as crypto from 'node:crypto';
 import * as fs from 'node:fs';
-import t, { type Test } from 'tap';
-import { command, fuseMissing, Lab, succeed } from '../fixtures/fuse-lab.ts';
+import type { Test } from 'tap';
+import { testEachKind } from '../fixtures/fuse-kinds.ts';
+import { command, Lab, succeed } from '../fixtures/fuse-lab.ts';
 
 const MIB = 1024 * 1024;
 const GIB = 1024 * MIB;
@@ -133,13 +134,12 @@ const checks: Record<string, Check> = {
   },
 };
 
-const missing = fuseMissing();
-t.test('ranges', missing === null ? {} : { skip: missing }, async (t) => {
+testEachKind('ranges', async (t, kind) => {
   for (const [name, check] of Object.entries(checks)) {
     await t.test(`ranges: ${name}`, async (t) => {
       const lab = new Lab();
       try {
-        await lab.serve(SIZE, { delayMsMax: 2 });
+        await lab.serve(SIZE, { kind, delayMsMax: 2 });
         await check(t, lab);
       } finally {
         await lab.close();

@@ -8,14 +8,13 @@
 import * as fs from 'node:fs';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import t from 'tap';
+import t, { type Test } from 'tap';
 import { isMounted, unmountFuse } from '../../lib/fuse/mount.ts';
-import { bounded, command, fuseMissing, Lab } from '../fixtures/fuse-lab.ts';
+import { type Kind, needsKind, testEachKind } from '../fixtures/fuse-kinds.ts';
+import { bounded, command, Lab } from '../fixtures/fuse-lab.ts';
 
 const MiB = 1024 * 1024;
 const SIZE = 32 * MiB;
-const missing = fuseMissing();
-const needsFuse = missing === null ? {} : { skip: missing };
 
 async function withLab(run: (lab: Lab) => Promise<void>): Promise<void> {
   const lab = new Lab();
@@ -103,9 +102,9 @@ async function kill(lab: Lab): Promise<void> {
   await lab.serverExit();
 }
 
-t.test('take over: what was under way is done by the next server', needsFuse, async (t) => {
+testEachKind('take over: what was under way is done by the next server', async (t, kind) => {
   await withLab(async (lab) => {
-    await lab.serve(SIZE, { readers: 2 }, true);
+    await lab.serve(SIZE, { kind, readers: 2 }, true);
     await use(lab, [{ op: 'write', at: 8 * MiB, size: MiB, fill: 7 }]);
     await lab.stall(true);
     const pending = use(lab, [
@@ -132,9 +131,9 @@ t.test('take over: what was under way is done by the next server', needsFuse, as
   });
 });
 
-t.test('take over: a range operation under way, through loop', needsFuse, async (t) => {
+testEachKind('take over: a range operation under way, through loop', async (t, kind) => {
   await withLab(async (lab) => {
-    await lab.serve(SIZE, {}, true);
+    await lab.serve(SIZE, { kind }, true);
     const device = await lab.attach();
     await lab.stall(true);
     const zeroing = command('blkdiscard', ['--zeroout', '-o', '4096', '-l', '65536', device]);
@@ -147,22 +146,54 @@ t.test('take over: a range operation under way, through loop', needsFuse, async 
   });
 });
 
-t.test('take over: killed again and again under transfers of all sizes', needsFuse, async (t) => {
-  const kills = 6;
+/** Servers of these kinds follow each other, each killed under load; an error of a user fails. */
+async function killedUnderLoad(t: Test, kinds: readonly Kind[]): Promise<void> {
+  const [first, ...successors] = kinds as [Kind, ...Kind[]];
   await withLab(async (lab) => {
-    await lab.serve(SIZE, { readers: 2, delayMsMax: 3 }, true);
+    await lab.serve(SIZE, { kind: first, readers: 2, delayMsMax: 3 }, true);
     const user = start(loopScript, lab);
     const result = said(user);
     result.catch(() => undefined);
-    for (let round = 0; round < kills; round++) {
+    for (const [round, kind] of successors.entries()) {
       await new Promise((resolve) => setTimeout(resolve, 100 + round * 20));
       await kill(lab);
-      await lab.takeOver();
+      await lab.takeOver(true, { kind });
     }
     user.stdin?.end();
-    t.match(await result, /^[1-9]\d*$/, `${kills} kills, and no error`);
+    t.match(await result, /^[1-9]\d*$/, `${successors.length} kills, and no error`);
+  });
+}
+
+testEachKind('take over: killed again and again under transfers of all sizes', (t, kind) =>
+  killedUnderLoad(t, Array<Kind>(7).fill(kind)));
+
+// The one without threads leaves O_NONBLOCK on the description, which outlives it.
+t.test('take over: by a server of the other kind, under load', needsKind('ring'), (t) =>
+  killedUnderLoad(t, ['direct', 'ring', 'direct', 'ring', 'direct']));
+
+t.test('take over: readers wait on what the ring has used', needsKind('ring'), async (t) => {
+  await withLab(async (lab) => {
+    await lab.serve(SIZE, { kind: 'ring' }, true);
+    await use(lab, [{ op: 'write', at: 0, size: MiB, fill: 7 }]);
+    await lab.stall(true);
+    const pending = use(lab, [{ op: 'write', at: MiB, size: 4096, fill: 8 }]);
+    await inFlight(lab, 1);
+    await kill(lab);
+    await lab.takeOver(true, { kind: 'direct' });
+    t.strictSame(await pending, ['done']);
+    const before = cpuTicks(lab.serverPid);
+    await new Promise((resolve) => setTimeout(resolve, 500));
+    t.ok(cpuTicks(lab.serverPid) - before < 15, 'and do not spin');
+    t.strictSame(await use(lab, [{ op: 'read', at: MiB, size: 4096, fill: 8 }]), ['done']);
   });
 });
+
+/** Of user and system, in hundredths of a second. */
+function cpuTicks(pid: number): number {
+  const [, fields] = fs.readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ');
+  const ticks = (fields as string).split(' ').slice(11, 13).map(Number);
+  return (ticks[0] as number) + (ticks[1] as number);
+}
 
 /** Reads INIT, and says so; it is never answered. */
 const silentServer = `
@@ -171,20 +202,20 @@ console.log('read');
 setTimeout(() => undefined, 60_000);
 `;
 
-t.test('take over: a server that died before it answered INIT', needsFuse, async (t) => {
+testEachKind('take over: a server that died before it answered INIT', async (t, kind) => {
   await withLab(async (lab) => {
     const silent = await lab.mountFor(SIZE, ['-e', silentServer]);
     await bounded('INIT', once(silent.stdout as NodeJS.ReadableStream, 'data'));
     silent.kill('SIGKILL');
     await bounded('its end', once(silent, 'exit'));
-    await lab.takeOver(false);
+    await lab.takeOver(false, { kind });
     t.strictSame(await use(lab, [{ op: 'write', at: 0, size: MiB, fill: 3 }]), ['done']);
   });
 });
 
-t.test('take over: a mount whose requests are too large is refused', needsFuse, async (t) => {
+testEachKind('take over: a mount whose requests are too large is refused', async (t, kind) => {
   await withLab(async (lab) => {
-    await lab.serve(SIZE, {}, true);
+    await lab.serve(SIZE, { kind }, true);
     await kill(lab);
     const negotiated = { minor: 45, flags: 0, flags2: 0, maxWrite: 2 * MiB };
     await t.rejects(lab.takeOver(true, { takeOver: { negotiated } }), /too large/);
@@ -192,10 +223,10 @@ t.test('take over: a mount whose requests are too large is refused', needsFuse, 
   });
 });
 
-t.test('take over: aborted or unmounted while nobody serves', needsFuse, async (t) => {
+testEachKind('take over: aborted or unmounted while nobody serves', async (t, kind) => {
   for (const how of ['abort', 'lazy', 'unused'] as const) {
     await withLab(async (lab) => {
-      await lab.serve(SIZE, {}, true);
+      await lab.serve(SIZE, { kind }, true);
       await lab.stall(true);
       const pending = how === 'unused' ? null
         : use(lab, [{ op: 'write', at: 0, size: 512, fill: 1 }]);
