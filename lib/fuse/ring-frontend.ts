@@ -2,9 +2,9 @@
  * HOT PATH. The direct front end without threads: the engine's own thread reads /dev/fuse and
  * answers, through its ring. docs/decisions/016-one-thread-and-a-ring.md has the figures.
  *
- * - The description is set to O_NONBLOCK. While nothing comes, one poll with a read linked to it
- *   waits in the kernel; while requests come, several reads are submitted together, and the first
- *   that finds nothing ends that.
+ * - Reads that find nothing wait in the ring. Each request wakes all that wait, so there are as
+ *   many as rounds found requests lately: one at depth 1. The description is set to O_NONBLOCK:
+ *   a request may be withdrawn between the ring's look and its read, which would wait then.
  * - A slot is free when its request is done and its reply has left: the reply's bytes are in it.
  * - The slots are made resident before the first request. Later, the thread that serves the device
  *   could wait for memory, and the memory for what the device has not written yet. (Why pages must
@@ -19,7 +19,7 @@ import { HastError } from '../base/errors.ts';
 import { addressOf, setNonBlocking } from '../base/libc.ts';
 import type { Volume } from '../core/ports.ts';
 import {
-  IOSQE_IO_LINK, type Reactor, type Ring, RingOpcode, type RingOp,
+  type Reactor, type Ring, RingOpcode, type RingOp, type TurnEnd,
 } from '../uring/reactor.ts';
 import { copyUnique } from './decode.ts';
 import { requestResend, writeReplyParts } from './device.ts';
@@ -32,11 +32,10 @@ import { SlotRequest, type SlotOwner } from './slot-request.ts';
 import { REQUEST_AT, REQUEST_SIZE_MAX, SLOT_SIZE, SlotMemory } from './slots.ts';
 
 const SLOTS_DEFAULT = 48;
-/** Reads submitted together at most. */
+/** Reads under way at most. */
 const READS_MAX = 16;
 const MOUNT_POLL_MS = 10;
 const MOUNT_WAIT_MS = 30_000;
-const POLLIN = 1;
 
 const EPERM = 1;
 const ENOENT = 2;
@@ -77,11 +76,12 @@ class SlotReply implements RingOp {
 
 const ignored: RingOp = { completed: () => undefined };
 
-export class RingFrontend implements Frontend, SlotOwner {
+export class RingFrontend implements Frontend, SlotOwner, TurnEnd {
   readonly memory: SlotMemory;
   readonly stats: FrontendStats;
   negotiated: Negotiated | null;
   readonly #ring: Ring;
+  readonly #reactor: Reactor;
   readonly #fd: number;
   readonly #base: number;
   readonly #isSuccessor: boolean;
@@ -105,17 +105,13 @@ export class RingFrontend implements Frontend, SlotOwner {
   #ended = false;
   #inFlight = 0;
   #unreplaced = 0;
-  /** Reads under way, how many of their group found a request, and the size of the next group. */
+  /** Reads under way, how many there are to be, and how many found a request in this round. */
   #reading = 0;
+  #wanted = 1;
   #found = 0;
-  #isDry = true;
-  #group = 1;
-  #pollId = -1;
-  readonly #pollOp: RingOp = {
-    completed: () => {
-      this.#pollId = -1;
-    },
-  };
+  #isAsked = false;
+  /** Waits for the mount. */
+  #pause: NodeJS.Timeout | null = null;
   /** The number of the read into a slot, or -1. */
   readonly #readIds: number[] = [];
   #notMountedMs = 0;
@@ -124,6 +120,7 @@ export class RingFrontend implements Frontend, SlotOwner {
 
   constructor(options: DirectFrontendOptions, reactor: Reactor) {
     this.#ring = reactor.ring;
+    this.#reactor = reactor;
     this.#fd = options.fuseFd;
     this.#isSuccessor = options.takeOver !== undefined;
     this.negotiated = options.takeOver?.negotiated ?? null;
@@ -187,7 +184,7 @@ export class RingFrontend implements Frontend, SlotOwner {
     this.#stopDone = done;
     this.#failing = fail;
     if (fail) for (const request of this.#requests) request.failNow();
-    if (this.#pollId >= 0) this.#ring.cancel(ignored, this.#pollId);
+    if (this.#pause !== null) clearTimeout(this.#pause);
     // A read that finds nothing waits in the ring, in spite of O_NONBLOCK.
     for (const id of this.#readIds) if (id >= 0) this.#ring.cancel(ignored, id);
     if (this.#reading === 0) setImmediate(() => this.#finishStop());
@@ -250,18 +247,29 @@ export class RingFrontend implements Frontend, SlotOwner {
       this.#free.push(slot);
       this.#nothingRead(-result);
     }
-    if (this.#reading > 0) return;
-    if (this.#stopDone !== null) this.#finishStop();
-    else this.#readMore();
+    if (this.#stopDone === null) this.#ask();
+    else if (this.#reading === 0) this.#finishStop();
+  }
+
+  /** The round is over: what it found says how many reads are to wait. */
+  turnEnd(): void {
+    this.#isAsked = false;
+    const found = this.#found;
+    this.#found = 0;
+    this.#wanted = found < this.#wanted ? Math.max(1, found) : Math.min(READS_MAX, 2 * found);
+    this.#readMore();
+  }
+
+  #ask(): void {
+    if (this.#isAsked) return;
+    this.#isAsked = true;
+    this.#reactor.later(this);
   }
 
   #nothingRead(errno: number): void {
     switch (errno) {
-      case EAGAIN: case ECANCELED:
-        this.#isDry = true;
-        return;
-      // A request was withdrawn while it was read.
-      case EINTR: case ENOENT: return;
+      // ENOENT: a request was withdrawn while it was read.
+      case EAGAIN: case EINTR: case ENOENT: case ECANCELED: return;
       case ENODEV: case ECONNABORTED: this.#end(null); return;
       case EPERM: this.#notMounted(); return;
       case 0: this.#fail(deviceError('the descriptor is not /dev/fuse', 0)); return;
@@ -271,60 +279,36 @@ export class RingFrontend implements Frontend, SlotOwner {
 
   /** Somebody else mounts the descriptor; until then every read fails at once. */
   #notMounted(): void {
+    if (this.#pause !== null) return;
     if (this.#notMountedMs >= MOUNT_WAIT_MS) {
       this.#fail(new HastError('HAST_E_TIMEOUT', 'the FUSE descriptor was not mounted in time'));
       return;
     }
     this.#notMountedMs += MOUNT_POLL_MS;
-    // One read at a time: each of a group would count.
-    this.#isDry = true;
-    // Keeps further reads away until then.
-    this.#reading++;
-    setTimeout(() => {
-      this.#reading--;
-      if (this.#reading > 0) return;
-      if (this.#stopDone !== null) this.#finishStop();
-      else this.#readMore();
+    this.#pause = setTimeout(() => {
+      this.#pause = null;
+      this.#readMore();
     }, MOUNT_POLL_MS);
   }
 
-  /** The next group of reads: as many as are likely to find something. */
+  /** Where no slot is free, the next one that is given back goes on. */
   #readMore(): void {
-    if (this.#ended || this.#stopDone !== null || this.#reading > 0) return;
-    const wasDry = this.#isDry;
-    this.#group = wasDry
-      ? Math.max(1, Math.min(this.#found, READS_MAX))
-      : Math.min(READS_MAX, 2 * this.#group);
-    this.#found = 0;
-    this.#isDry = false;
-    if (wasDry) {
-      this.#readNext(true);
-      return;
+    if (this.#ended || this.#stopDone !== null || this.#pause !== null) return;
+    while (this.#reading < this.#wanted) {
+      const slot = this.#free.pop();
+      if (slot === undefined) return;
+      this.#read(slot);
     }
-    for (let count = 0; count < this.#group; count++) if (!this.#readNext(false)) return;
   }
 
-  /** False where no slot is free: the next one that is given back goes on. */
-  #readNext(waits: boolean): boolean {
-    const slot = this.#free.pop();
-    if (slot === undefined) {
-      if (waits) this.#isDry = true;
-      return false;
-    }
+  #read(slot: number): void {
     if (this.#resident[slot] === 0) this.#makeResident(slot);
-    const ring = this.#ring;
-    if (waits) {
-      this.#pollId = ring.prepare(
-        this.#pollOp, RingOpcode.pollAdd, this.#fd, 0, 0, 0, POLLIN, IOSQE_IO_LINK,
-      );
-    }
     const address = this.#base + slot * SLOT_SIZE + REQUEST_AT;
     const op = this.#reads[slot] as SlotRead;
-    this.#readIds[slot] = ring.prepare(
+    this.#readIds[slot] = this.#ring.prepare(
       op, RingOpcode.read, this.#fd, address, REQUEST_SIZE_MAX, 0,
     );
     this.#reading++;
-    return true;
   }
 
   #handle(slot: number, length: number): void {
@@ -365,7 +349,7 @@ export class RingFrontend implements Frontend, SlotOwner {
   #giveBack(slot: number): void {
     this.#isReleased[slot] = 0;
     this.#free.push(slot);
-    if (this.#reading === 0) this.#readMore();
+    if (this.#reading < this.#wanted) this.#readMore();
   }
 
   #makeResident(slot: number): void {

@@ -9,9 +9,9 @@
  *
  * - What a round's callbacks leave to Node (promises, process.nextTick, setImmediate) waits for the
  *   end of the turn: `turnMs` at most.
- * - A turn sleeps longer only before its first completion: Node has run everything by then that
- *   was put off before. Callbacks of Node's poll phase that put something off show by the epoll
- *   descriptor, whose poll is under way whenever a turn ends.
+ * - A turn sleeps longer only before its first completion, and after `quietTurns` in which nothing
+ *   happened: Node has run by then what was put off, and what that put off. Callbacks of Node's poll
+ *   phase show by the epoll descriptor, whose poll is under way whenever a turn ends.
  * - Node's timers do not wake the ring. The one whose time matters is `deadline`; every other is
  *   late by `sleepMsMax` at most, and so is what its callback puts off.
  */
@@ -28,6 +28,7 @@ export interface TurnEnd {
 const POLLIN = 1;
 /** How long a turn goes on once something was there. */
 const turnMs = 1;
+const quietTurns = 2;
 const sleepMsMax = 20;
 const findMs = 500;
 
@@ -53,6 +54,8 @@ export class Reactor {
   #isRunning = false;
   /** A turn will come: also after stop(), which the turn then notices. */
   #isDue = false;
+  /** Turns in a row without a completion. */
+  #quiet = 0;
 
   private constructor(ring: Ring, uvFd: number) {
     this.ring = ring;
@@ -94,6 +97,7 @@ export class Reactor {
     const uvPoll = this.#uvPoll;
     const leaveAt = performance.now() + turnMs;
     let isFirst = true;
+    this.#quiet = uvPoll.fired ? 0 : this.#quiet + 1;
     uvPoll.fired = false;
     do {
       this.#endRound();
@@ -107,6 +111,7 @@ export class Reactor {
       }
       if (ring.reap() === 0) break;
       isFirst = false;
+      this.#quiet = 0;
     } while (!uvPoll.fired && performance.now() < leaveAt);
     setImmediate(this.#turn);
   };
@@ -117,6 +122,7 @@ export class Reactor {
   }
 
   #sleepMs(): number {
+    if (this.#quiet <= quietTurns) return 0;
     const deadline = this.deadline();
     if (deadline === null) return sleepMsMax;
     return Math.min(sleepMsMax, deadline - performance.now());
