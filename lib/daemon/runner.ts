@@ -364,7 +364,7 @@ export class Runner {
       this.#log.warn({ local: local.path },
         'the page cache cannot be passed by there: as with cache writeback');
     }
-    return this.#reactor === null ? new LocalDisk(local) : new RingDisk(this.#reactor.ring, local);
+    return this.#reactor === null ? new LocalDisk(local) : new RingDisk(this.#reactor, local);
   }
 
   /** Sets the one timer to the core's next deadline. */

@@ -81,8 +81,10 @@ function stackOf(error: unknown): string | undefined {
 function start(message: StartMessage): void {
   started = message;
   const { name } = message.resource;
-  reactor = process.env[ringVariable] === 'off' ? null : Reactor.open();
-  if (reactor === null) log.info({}, 'no io_uring: threads do the I/O');
+  // fuse-native hands its requests over by ways of Node's that a ring would slow down.
+  const isRing = message.resource.frontend === 'direct' && process.env[ringVariable] !== 'off';
+  reactor = isRing ? Reactor.open() : null;
+  if (isRing && reactor === null) log.info({}, 'no io_uring: threads do the I/O');
   reactor?.start();
   runner = new Runner({
     resource: message.resource,

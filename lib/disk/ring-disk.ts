@@ -12,7 +12,10 @@ import * as os from 'node:os';
 import { assert } from '../base/assert.ts';
 import { addressOf } from '../base/libc.ts';
 import type { Done } from '../core/ports.ts';
-import { IORING_FSYNC_DATASYNC, type Ring, RingOpcode, type RingOp } from '../uring/ring.ts';
+import {
+  type Reactor, type Ring, RingOpcode, type RingOp, type TurnEnd,
+} from '../uring/reactor.ts';
+import { IORING_FSYNC_DATASYNC } from '../uring/ring.ts';
 import { isAligned, isWholeBlocks, AlignedPool, type AlignedMemory } from './aligned.ts';
 import type { LocalFile } from './local.ts';
 import {
@@ -55,8 +58,11 @@ class OtherOp implements RingOp {
   }
 }
 
-export class RingDisk implements OpenDisk {
+export class RingDisk implements OpenDisk, TurnEnd {
+  readonly #reactor: Reactor;
   readonly #ring: Ring;
+  /** Begun at the end of the round. */
+  #begun: DiskOp[] = [];
   readonly #fd: number;
   readonly #durableFd: number;
   readonly #directFd: number;
@@ -66,8 +72,9 @@ export class RingDisk implements OpenDisk {
   #closed = false;
   #onIdle: (() => void) | null = null;
 
-  constructor(ring: Ring, local: LocalFile) {
-    this.#ring = ring;
+  constructor(reactor: Reactor, local: LocalFile) {
+    this.#reactor = reactor;
+    this.#ring = reactor.ring;
     this.#fd = local.fd;
     this.#durableFd = local.durableFd;
     this.#directFd = local.directFd;
@@ -185,8 +192,18 @@ export class RingDisk implements OpenDisk {
     this.#aligned.giveBack(memory);
   }
 
+  /** Behind what goes to the peer: to wake a thread of the kernel takes as long as to send it. */
   #issue(op: DiskOp): void {
-    this.#ring.prepare(op, op.opcode, op.fd, op.address, op.left, op.offset);
+    if (this.#begun.length === 0) this.#reactor.later(this);
+    this.#begun.push(op);
+  }
+
+  turnEnd(): void {
+    const begun = this.#begun;
+    this.#begun = [];
+    for (const op of begun) {
+      this.#ring.prepare(op, op.opcode, op.fd, op.address, op.left, op.offset);
+    }
   }
 
   /** Whether an operation may begin; it then ends with `#ended`. */

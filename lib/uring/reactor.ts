@@ -130,10 +130,11 @@ export class Reactor {
 
   #endRound(): void {
     this.onRound();
-    const later = this.#later;
-    if (later.length === 0) return;
-    this.#later = [];
-    for (const work of later) work.turnEnd();
+    while (this.#later.length > 0) {
+      const later = this.#later;
+      this.#later = [];
+      for (const work of later) work.turnEnd();
+    }
   }
 }
 

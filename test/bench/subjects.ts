@@ -52,6 +52,8 @@ export const subjects: readonly Subject[] = [
   subject('pair', 'memsync', 'hast-linux, two copies', 'replication memsync'),
   subject('pair', 'fullsync', 'hast-linux, two copies, the default'),
   subject('pair', 'fullsync-nochecksum', 'fullsync, checksum none', 'checksum none'),
+  subject('single', 'local-direct', 'local, past the page cache', 'cache direct'),
+  subject('pair', 'fullsync-direct', 'fullsync, past the page cache', 'cache direct'),
   subject('single', 'local-native', 'local, front end fuse-native', 'frontend fuse-native'),
   subject('pair', 'fullsync-native', 'fullsync, front end fuse-native', 'frontend fuse-native'),
   subject('null-native', 'null-native', 'front end fuse-native alone: nothing is stored'),

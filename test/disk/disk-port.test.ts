@@ -222,7 +222,7 @@ async function noSpace(t: Test, open: Open, folder: string): Promise<void> {
 
 const kinds: Record<string, (t: Test, local: LocalFile) => OpenDisk> = {
   threads: (_t, local) => new LocalDisk(local),
-  ring: (t, local) => new RingDisk(turningReactor(t).ring, local),
+  ring: (t, local) => new RingDisk(turningReactor(t), local),
 };
 
 for (const [kind, create] of Object.entries(kinds)) {
