@@ -1,20 +1,13 @@
 /**
  * Every two seconds: what only waits for a flush is flushed, and marks that are clean by then go,
  * so that an idle volume ends with nothing marked.
- *
- * A flush that nobody asked for is put off while the application writes: it would take the disk
- * away from it. It bounds what a peer has to be sent that lost what it had not flushed.
  */
 import type { Resource } from './resource.ts';
 
 const checkpointMs = 2000;
-/** So many checkpoints in a row may pass without a flush. */
-const putOffMax = 4;
 
 export class Checkpoints {
   readonly #resource: Resource;
-  #writesSeen = 0;
-  #putOff = 0;
 
   constructor(resource: Resource) {
     this.#resource = resource;
@@ -40,20 +33,12 @@ export class Checkpoints {
     if (tracker.hasLocalUnflushed) {
       if (tracker.isIdle) this.#flushLocal();
     } else if (isOpen && stream.hasUnflushed) {
-      if (!this.#isBusy()) io.flushBoth(stream, () => this.#settle());
+      io.flushBoth(stream, () => this.#settle());
     } else if (isOpen && stream.hasSettled) {
       this.#settle();
     } else if (tracker.isIdle) {
       tracker.checkpoint(() => undefined);
     }
-  }
-
-  #isBusy(): boolean {
-    const { writes } = this.#resource.context.statistics;
-    const isBusy = writes !== this.#writesSeen && this.#putOff < putOffMax;
-    this.#writesSeen = writes;
-    this.#putOff = isBusy ? this.#putOff + 1 : 0;
-    return isBusy;
   }
 
   #settle(): void {

@@ -16,6 +16,7 @@ import { exemptFromOom } from './oom-score.ts';
 import { ServiceManager } from './service-manager.ts';
 import { becomeSuccessor, checkSuccessor } from './successor.ts';
 import { untilStopped } from './signals.ts';
+import { heapOptions } from './warm-heap.ts';
 
 /**
  * What a worker's heap may grow to, in MiB: a leak ends that worker, which is replaced, and not the
@@ -57,7 +58,8 @@ export async function runForeground(options: ForegroundOptions): Promise<void> {
       log,
       protocol,
       program: {
-        command: process.execPath, args: ['--enable-source-maps', heapLimit, worker],
+        command: process.execPath,
+        args: ['--enable-source-maps', heapLimit, ...heapOptions, worker],
       },
       operations: systemDevice,
       store: services,

@@ -41,7 +41,7 @@ export class LocalDisk implements OpenDisk {
   close(closed: () => void): void {
     assert(!this.#closed, 'a disk was closed twice');
     this.#closed = true;
-    this.#onIdle = () => closeAll([this.#directFd, this.#durableFd, this.#fd], closed);
+    this.#onIdle = () => closeAll([this.#durableFd, this.#fd, this.#directFd], closed);
     if (this.#busy === 0) this.#onIdle();
   }
 
@@ -64,7 +64,7 @@ export class LocalDisk implements OpenDisk {
     if (this.#isDirect(offset, length)) {
       const memory = this.#aligned.take(length);
       this.#read(this.#directFd, offset, memory.bytes, 0, length, (errno) => {
-        if (errno === 0) memory.bytes.copy(buffer, bufferOffset, 0, length);
+        memory.bytes.copy(buffer, bufferOffset, 0, length);
         this.#aligned.giveBack(memory);
         done(errno);
       });
@@ -83,7 +83,8 @@ export class LocalDisk implements OpenDisk {
       else if (got === length) done(0);
       // Nothing more to read: the file is shorter than its superblock says.
       else if (got === 0) done(EIO);
-      else this.#read(fd, offset + got, buffer, bufferOffset + got, length - got, done);
+      // What is left may be no whole blocks, which a direct read would refuse.
+      else this.#read(this.#fd, offset + got, buffer, bufferOffset + got, length - got, done);
     });
   }
 

@@ -1,6 +1,8 @@
 /**
- * Opening `local`: one daemon per copy. The descriptor that does the I/O holds an exclusive flock,
- * and on a block device O_EXCL too (mounted, or claimed by another program: EBUSY).
+ * Opening `local`: one daemon per copy. The description that does the I/O holds an exclusive flock,
+ * and on a block device O_EXCL too (mounted, or claimed by another program: EBUSY). With direct I/O
+ * it is the direct one: its transfers may outlive a killed process, and keep the lock as long. What
+ * goes through the page cache is done by threads of the process, which the kernel waits for.
  */
 import * as fs from 'node:fs';
 import { blockDeviceSize, flockExclusive, libcAvailable } from '../base/libc.ts';
@@ -16,7 +18,10 @@ export interface LocalFile {
   fd: number;
   /** The same file, every write durable when it returns; -1 where opened for reading. */
   durableFd: number;
-  /** The same file past the page cache; -1 where it is not asked for, or cannot be had. */
+  /**
+   * The same file past the page cache; -1 where it is not asked for, or cannot be had. It holds the
+   * lock then, and is to be closed last.
+   */
   directFd: number;
   /** Bytes. */
   size: number;
@@ -82,14 +87,10 @@ function sizeOf(fd: number, path: string, isBlock: boolean): number {
 /** Opens for the daemon or `create`. Throws HAST_E_BUSY where somebody else uses the copy. */
 export function openLocal(path: string, cache: CacheMode = 'writeback'): LocalFile {
   const isBlock = statLocal(path).isBlockDevice();
-  let fd: number;
+  const { held, isDirect } = openHeld(path, isBlock, cache);
+  let fd = held;
   try {
-    fd = fs.openSync(path, O_RDWR | (isBlock ? O_EXCL : 0));
-  } catch (cause) {
-    throw openError(path, cause);
-  }
-  try {
-    if (flockExclusive(fd) !== 0) {
+    if (flockExclusive(held) !== 0) {
       throw new HastError('HAST_E_BUSY', `${path} is locked by another process`, {
         hint: `another hastd or hastctl uses this copy; find it with: fuser -v ${path}`,
       });
@@ -101,22 +102,34 @@ export function openLocal(path: string, cache: CacheMode = 'writeback'): LocalFi
       });
     }
     // Through /proc: a second O_EXCL open of a block device would meet the first.
-    const durableFd = fs.openSync(`/proc/self/fd/${fd}`, O_RDWR | O_DSYNC);
-    const directFd = cache === 'direct' ? openDirect(fd) : -1;
+    if (isDirect) fd = fs.openSync(`/proc/self/fd/${held}`, O_RDWR);
+    const durableFd = fs.openSync(`/proc/self/fd/${held}`, O_RDWR | O_DSYNC);
+    const directFd = isDirect ? held : -1;
     return { path, fd, durableFd, directFd, size: sizeOf(fd, path, isBlock), isBlock };
   } catch (error) {
-    fs.closeSync(fd);
+    if (fd !== held) fs.closeSync(fd);
+    fs.closeSync(held);
     throw error;
   }
 }
 
-/** -1 where the file system has no such thing, or the memory for it cannot be had. */
-function openDirect(fd: number): number {
-  if (!libcAvailable()) return -1;
+/** The description that is to hold the lock; not direct where that cannot be had. */
+function openHeld(
+  path: string, isBlock: boolean, cache: CacheMode,
+): { held: number; isDirect: boolean } {
+  const flags = O_RDWR | (isBlock ? O_EXCL : 0);
+  // Without the library there is no memory whose alignment is known.
+  if (cache === 'direct' && libcAvailable()) {
+    try {
+      return { held: fs.openSync(path, flags | O_DIRECT), isDirect: true };
+    } catch (cause) {
+      if (errnoName(cause) !== 'EINVAL') throw openError(path, cause);
+    }
+  }
   try {
-    return fs.openSync(`/proc/self/fd/${fd}`, O_RDWR | O_DIRECT);
-  } catch {
-    return -1;
+    return { held: fs.openSync(path, flags), isDirect: false };
+  } catch (cause) {
+    throw openError(path, cause);
   }
 }
 
@@ -134,8 +147,8 @@ export function openLocalReadOnly(path: string): LocalFile {
 
 export function closeLocal(local: LocalFile): void {
   if (local.durableFd >= 0) fs.closeSync(local.durableFd);
-  if (local.directFd >= 0) fs.closeSync(local.directFd);
   fs.closeSync(local.fd);
+  if (local.directFd >= 0) fs.closeSync(local.directFd);
 }
 
 /** The loop device whose backing file is `path`, or null: flock does not see it. */

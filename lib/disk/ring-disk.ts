@@ -83,7 +83,7 @@ export class RingDisk implements OpenDisk, TurnEnd {
   close(closed: () => void): void {
     assert(!this.#closed, 'a disk was closed twice');
     this.#closed = true;
-    this.#onIdle = () => closeAll([this.#directFd, this.#durableFd, this.#fd], closed);
+    this.#onIdle = () => closeAll([this.#durableFd, this.#fd, this.#directFd], closed);
     if (this.#busy === 0) this.#onIdle();
   }
 
@@ -134,6 +134,8 @@ export class RingDisk implements OpenDisk, TurnEnd {
       return;
     }
     if (result > 0 && result < op.left) {
+      // What is left may be no whole blocks.
+      if (op.fd === this.#directFd) op.fd = this.#fd;
       op.offset += result;
       op.address += result;
       op.left -= result;

@@ -10,8 +10,8 @@
  * - What a round's callbacks leave to Node (promises, process.nextTick, setImmediate) waits for the
  *   end of the turn: `turnMs` at most.
  * - A turn sleeps longer only before its first completion, and after `quietTurns` in which nothing
- *   happened: Node has run by then what was put off, and what that put off. Callbacks of Node's poll
- *   phase show by the epoll descriptor, whose poll is under way whenever a turn ends.
+ *   happened: Node has run by then what was put off, and what that put off. Callbacks of Node's
+ *   poll phase show by the epoll descriptor, whose poll is under way whenever a turn ends.
  * - Node's timers do not wake the ring. The one whose time matters is `deadline`; every other is
  *   late by `sleepMsMax` at most, and so is what its callback puts off.
  */

@@ -149,7 +149,7 @@ export class Ring {
   ): number {
     // A chain ends with the submission that holds its first entry.
     const room = flags === IOSQE_IO_LINK ? 2 : 1;
-    if (this.#prepared > sqEntries - room) this.submit();
+    if (this.#prepared > sqEntries - room) this.#makeRoom(room);
     const id = this.#freeIds.pop() ?? this.#ops.length;
     this.#ops[id] = op;
     const entries = this.#entries;
@@ -221,6 +221,13 @@ export class Ring {
     }
     Atomics.store(words, this.#cqHead, head);
     return (head - first) | 0;
+  }
+
+  #makeRoom(room: number): void {
+    this.submit();
+    if (this.#prepared <= sqEntries - room) return;
+    // The kernel takes nothing: an entry more would overwrite one.
+    throw new HastError('HAST_E_INTERNAL', 'the ring is full, and the kernel takes nothing of it');
   }
 
   #enter(complete: number, flags: number, argumentAddress: number): void {

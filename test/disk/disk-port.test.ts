@@ -225,17 +225,25 @@ const kinds: Record<string, (t: Test, local: LocalFile) => OpenDisk> = {
   ring: (t, local) => new RingDisk(turningReactor(t), local),
 };
 
-for (const [kind, create] of Object.entries(kinds)) {
+const combinations = Object.entries(kinds).flatMap(([kind, create]) =>
+  (['writeback', 'direct'] as const).map((cache) => ({ kind, create, cache })));
+
+for (const { kind, create, cache } of combinations) {
   const missing = kind === 'ring' ? ringMissing() : null;
   const needs = missing === null ? {} : { skip: missing };
   const open: Open = (t, size, folder = t.testdir({})) => {
     const file = path.join(folder, 'disk');
     fs.writeFileSync(file, '');
     fs.truncateSync(file, size);
-    const local = openLocal(file);
+    const local = openLocal(file, cache);
     return { file, local, disk: create(t, local) };
   };
-  t.test(`disk on ${kind}`, needs, async (t) => {
+  t.test(`disk on ${kind}, ${cache}`, needs, async (t) => {
+    await t.test('past the page cache, or not', async (t) => {
+      const { local, disk } = open(t, 8 * MiB);
+      t.equal(local.directFd >= 0, cache === 'direct');
+      await closed(disk);
+    });
     await t.test('closed when the last operation has returned, never used again',
       (t) => closedWhileBusy(t, open));
     await t.test('whole transfers, zeroing reads as zeros', (t) => wholeTransfers(t, open));
