@@ -16,7 +16,6 @@ import { exemptFromOom } from './oom-score.ts';
 import { ServiceManager } from './service-manager.ts';
 import { becomeSuccessor, checkSuccessor } from './successor.ts';
 import { untilStopped } from './signals.ts';
-import { heapOptions } from './warm-heap.ts';
 
 /**
  * What a worker's heap may grow to, in MiB: a leak ends that worker, which is replaced, and not the
@@ -58,8 +57,7 @@ export async function runForeground(options: ForegroundOptions): Promise<void> {
       log,
       protocol,
       program: {
-        command: process.execPath,
-        args: ['--enable-source-maps', heapLimit, ...heapOptions, worker],
+        command: process.execPath, args: ['--enable-source-maps', heapLimit, worker],
       },
       operations: systemDevice,
       store: services,

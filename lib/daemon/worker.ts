@@ -18,7 +18,6 @@ import { heldProtocol } from './held-protocol.ts';
 import { createLogger } from './logger.ts';
 import { ParentLink } from './parent-link.ts';
 import { Runner } from './runner.ts';
-import { warmHeap } from './warm-heap.ts';
 import { workerFile } from './worker-files.ts';
 import {
   adoptionVersion, type Order, type ParentMessage, type StartMessage, type WorkerMemo,
@@ -87,7 +86,6 @@ function start(message: StartMessage): void {
   reactor = isRing ? Reactor.open() : null;
   if (isRing && reactor === null) log.info({}, 'no io_uring: threads do the I/O');
   reactor?.start();
-  if (message.resource.cache === 'direct') warmHeap();
   runner = new Runner({
     resource: message.resource,
     node: message.node,

@@ -5,8 +5,9 @@
  * than what the writers leave in the page cache; everything ends within a bound, without an error
  * and without an OOM kill, and the copies are equal.
  *
- * The worker is in the group with `cache direct`: through the page cache it would wait for the
- * very writeback that waits for it. See docs/limits.md.
+ * With cgroup v1 a worker that may not set PR_SET_IO_FLUSHER can hang in such a group: see
+ * docs/limits.md. There only the writers are put into it; HAST_TEST_MEMORY=all tries the rest, with
+ * cache direct.
  */
 import * as fs from 'node:fs';
 import * as path from 'node:path';
@@ -14,6 +15,7 @@ import t, { type Test } from 'tap';
 import { MiB, resourceName, type Lab } from '../../cli/lab.ts';
 import type { LabNode } from '../../cli/lab-node.ts';
 import { run } from '../../cli/lab-run.ts';
+import { setIoFlusher } from '../../lib/base/libc.ts';
 import { makeFilesystem, pairTest } from '../fixtures/e2e-lab.ts';
 import { MemoryGroup } from '../fixtures/memory-group.ts';
 
@@ -23,7 +25,6 @@ const writerMib = 160;
 const rounds = 2;
 /** Of a round. What hangs does so for ever: there is room for a machine with other work. */
 const writeMsMax = 100_000;
-const boundMs = 280_000;
 
 /** The pid of the primary's worker, which is in the group, and nothing else is. */
 async function primaryIn(group: MemoryGroup, lab: Lab): Promise<number> {
@@ -109,21 +110,32 @@ async function heavyWrites(
   await inner.resolves(lab.compare(), 'the copies are equal');
 }
 
+/** Why the worker cannot be put into the group here, or null. */
+function notWithWorker(group: MemoryGroup): string | null {
+  if (group.version === 2 || process.env['HAST_TEST_MEMORY'] === 'all') return null;
+  const errno = setIoFlusher();
+  return errno === 0 ? null
+    : `NOT TESTED: cgroup v1, and PR_SET_IO_FLUSHER is refused (errno ${errno}): docs/limits.md`;
+}
+
 t.setTimeout(590_000);
 const probe = MemoryGroup.open(`hast-probe-${process.pid}`, groupMib * MiB);
 const reason = typeof probe === 'string' ? `NOT TESTED: ${probe}` : null;
+const reasonWithWorker = typeof probe === 'string' ? reason : notWithWorker(probe);
 if (typeof probe !== 'string') await probe.close();
 
 for (const isIncluded of [false, true]) {
   const who = isIncluded ? 'the writers and the worker' : 'the writers';
   const title = `memory: heavy buffered writes, ${groupMib} MiB for ${who}`;
-  if (reason !== null) {
-    await t.test(title, { skip: reason }, () => undefined);
+  const skip = isIncluded ? reasonWithWorker : reason;
+  if (skip !== null) {
+    await t.test(title, { skip }, () => undefined);
     continue;
   }
   const size = writers * writerMib * MiB + 160 * MiB;
   const resource = isIncluded ? ['cache direct'] : [];
-  await pairTest(t, title, { sizes: [size, size], resource, boundMs }, async (inner, lab) => {
+  const options = { sizes: [size, size] as const, resource, boundMs: 280_000 };
+  await pairTest(t, title, options, async (inner, lab) => {
     const group = MemoryGroup.open(path.basename(lab.directory), groupMib * MiB);
     if (typeof group === 'string') throw new Error(group);
     try {
