@@ -317,8 +317,11 @@ export class AppIo implements Volume {
     }
   }
 
-  /** Flush of both copies without a request: a checkpoint, or the end of a resync. */
-  flushBoth(stream: PeerStream, done: () => void): void {
+  /**
+   * Flush of both copies without a request: a checkpoint, or the end of a resync. `localDone`: that
+   * of this copy returned.
+   */
+  flushBoth(stream: PeerStream, done: () => void, localDone?: () => void): void {
     let left = 2;
     const one = (): void => {
       if (--left === 0) done();
@@ -334,6 +337,7 @@ export class AppIo implements Volume {
         this.#context.localFailed('flush', errno);
         return;
       }
+      localDone?.();
       epoch.localFlushed();
       one();
     });

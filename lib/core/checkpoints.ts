@@ -1,13 +1,22 @@
 /**
  * Every two seconds: what only waits for a flush is flushed, and marks that are clean by then go,
  * so that an idle volume ends with nothing marked.
+ *
+ * A flush that nobody asked for keeps the disk busy for a quarter of the time at most: an
+ * application that writes much would lose it to them. They bound what is marked at a
+ * disconnection, and what a peer has to be sent that lost what it had not flushed.
  */
+import type { PeerStream } from './peer-stream.ts';
 import type { Resource } from './resource.ts';
 
 const checkpointMs = 2000;
+/** How long a flush puts off the next one: so many times what this disk took, up to a bound. */
+const restPerFlush = 3;
+const restMsMax = 10_000;
 
 export class Checkpoints {
   readonly #resource: Resource;
+  #restsUntil = 0;
 
   constructor(resource: Resource) {
     this.#resource = resource;
@@ -23,7 +32,7 @@ export class Checkpoints {
   }
 
   #run(): void {
-    const { failed, isDiskless, session, io, context } = this.#resource;
+    const { failed, isDiskless, session, context } = this.#resource;
     if (failed) return;
     this.start();
     if (isDiskless) return;
@@ -33,12 +42,23 @@ export class Checkpoints {
     if (tracker.hasLocalUnflushed) {
       if (tracker.isIdle) this.#flushLocal();
     } else if (isOpen && stream.hasUnflushed) {
-      io.flushBoth(stream, () => this.#settle());
+      this.#flushBoth(stream);
     } else if (isOpen && stream.hasSettled) {
       this.#settle();
     } else if (tracker.isIdle) {
       tracker.checkpoint(() => undefined);
     }
+  }
+
+  #flushBoth(stream: PeerStream): void {
+    const { io, context } = this.#resource;
+    const { clock } = context;
+    const begun = clock.now();
+    if (begun < this.#restsUntil) return;
+    io.flushBoth(stream, () => this.#settle(), () => {
+      const now = clock.now();
+      this.#restsUntil = now + Math.min(restMsMax, restPerFlush * (now - begun));
+    });
   }
 
   #settle(): void {
