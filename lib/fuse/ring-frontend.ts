@@ -31,7 +31,7 @@ import { Outcome, Session, TRANSFER_SIZE_MAX, type Negotiated } from './session.
 import { SlotRequest, type SlotOwner } from './slot-request.ts';
 import { REQUEST_AT, REQUEST_SIZE_MAX, SLOT_SIZE, SlotMemory } from './slots.ts';
 
-const SLOTS_DEFAULT = 48;
+const SLOTS_DEFAULT = 40;
 /** Reads under way at most. */
 const READS_MAX = 16;
 const MOUNT_POLL_MS = 10;
