@@ -9,13 +9,12 @@
  */
 import * as fs from 'node:fs';
 import * as os from 'node:os';
-import { assert } from '../base/assert.ts';
 import { fallocate } from '../base/libc.ts';
 import type { Done } from '../core/ports.ts';
 import { AlignedPool, isWholeBlocks } from './aligned.ts';
 import type { LocalFile } from './local.ts';
 import {
-  cannotDeallocate, closeAll, errnoOf, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE, type OpenDisk,
+  cannotDeallocate, DescriptorUse, errnoOf, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE, type OpenDisk,
   writeWhole, writeZeros,
 } from './open-disk.ts';
 
@@ -26,38 +25,17 @@ export class LocalDisk implements OpenDisk {
   readonly #durableFd: number;
   readonly #directFd: number;
   readonly #aligned = new AlignedPool();
-  /** Operations that have not returned. */
-  #busy = 0;
-  /** Nothing more is begun. */
-  #closed = false;
-  #onIdle: (() => void) | null = null;
+  readonly #use: DescriptorUse;
 
   constructor(local: LocalFile) {
     this.#fd = local.fd;
     this.#durableFd = local.durableFd;
     this.#directFd = local.directFd;
+    this.#use = new DescriptorUse([local.durableFd, local.fd, local.directFd]);
   }
 
   close(closed: () => void): void {
-    assert(!this.#closed, 'a disk was closed twice');
-    this.#closed = true;
-    this.#onIdle = () => closeAll([this.#durableFd, this.#fd, this.#directFd], closed);
-    if (this.#busy === 0) this.#onIdle();
-  }
-
-  /** Whether an operation may begin; it then ends with `#ended`. */
-  #begin(done: Done): boolean {
-    if (this.#closed) {
-      setImmediate(done, EIO);
-      return false;
-    }
-    this.#busy++;
-    return true;
-  }
-
-  #ended(): void {
-    this.#busy--;
-    if (this.#busy === 0) this.#onIdle?.();
+    this.#use.close(closed);
   }
 
   read(offset: number, buffer: Buffer, bufferOffset: number, length: number, done: Done): void {
@@ -76,9 +54,9 @@ export class LocalDisk implements OpenDisk {
   #read(
     fd: number, offset: number, buffer: Buffer, bufferOffset: number, length: number, done: Done,
   ): void {
-    if (!this.#begin(done)) return;
+    if (!this.#use.begin(done)) return;
     fs.read(fd, buffer, bufferOffset, length, offset, (error, got) => {
-      this.#ended();
+      this.#use.end();
       if (error !== null) done(errnoOf(error));
       else if (got === length) done(0);
       // Nothing more to read: the file is shorter than its superblock says.
@@ -110,18 +88,18 @@ export class LocalDisk implements OpenDisk {
   }
 
   flush(done: Done): void {
-    if (!this.#begin(done)) return;
+    if (!this.#use.begin(done)) return;
     fs.fdatasync(this.#fd, (error) => {
-      this.#ended();
+      this.#use.end();
       done(errnoOf(error));
     });
   }
 
   zero(offset: number, length: number, discard: boolean, done: Done): void {
     const mode = discard ? FALLOC_PUNCH_HOLE : FALLOC_ZERO_RANGE;
-    if (!this.#begin(done)) return;
+    if (!this.#use.begin(done)) return;
     fallocate(this.#fd, mode, offset, length, (errno) => {
-      this.#ended();
+      this.#use.end();
       if (cannotDeallocate(errno)) writeZeros(this, offset, length, done);
       else done(errno);
     });
@@ -130,9 +108,9 @@ export class LocalDisk implements OpenDisk {
   #write(
     fd: number, offset: number, buffer: Buffer, bufferOffset: number, length: number, done: Done,
   ): void {
-    if (!this.#begin(done)) return;
+    if (!this.#use.begin(done)) return;
     writeWhole(fd, offset, buffer, bufferOffset, length, (errno) => {
-      this.#ended();
+      this.#use.end();
       done(errno);
     });
   }

@@ -1,6 +1,7 @@
 /** What the two ways to a real disk have in common: LocalDisk and RingDisk. */
 import * as fs from 'node:fs';
 import * as os from 'node:os';
+import { assert } from '../base/assert.ts';
 import type { DiskPort, Done } from '../core/ports.ts';
 
 const { EIO, EOPNOTSUPP, EINVAL } = os.constants.errno;
@@ -17,6 +18,43 @@ export interface OpenDisk extends DiskPort {
    * descriptors, and with them the lock, are given back: not before a disk that hangs lets go.
    */
   close(closed: () => void): void;
+}
+
+/** The descriptors of a disk: who uses them, and their end when nobody does. */
+export class DescriptorUse {
+  readonly #fds: readonly number[];
+  /** Operations that have not returned. */
+  #busy = 0;
+  #closed = false;
+  #onIdle: (() => void) | null = null;
+
+  /** Closed in this order: the one that holds the lock is last. */
+  constructor(fds: readonly number[]) {
+    this.#fds = fds;
+  }
+
+  /** See OpenDisk. */
+  close(closed: () => void): void {
+    assert(!this.#closed, 'a disk was closed twice');
+    this.#closed = true;
+    this.#onIdle = () => closeAll(this.#fds, closed);
+    if (this.#busy === 0) this.#onIdle();
+  }
+
+  /** Whether an operation may begin; it then ends with `end`. Otherwise `done` hears of EIO. */
+  begin(done: Done): boolean {
+    if (this.#closed) {
+      setImmediate(done, EIO);
+      return false;
+    }
+    this.#busy++;
+    return true;
+  }
+
+  end(): void {
+    this.#busy--;
+    if (this.#busy === 0) this.#onIdle?.();
+  }
 }
 
 /** What the file system or the device cannot do is written: the range must read as zeros. */
@@ -49,7 +87,7 @@ export function writeWhole(
 }
 
 /** One after the other; -1 stands for none. */
-export function closeAll(fds: readonly number[], closed: () => void): void {
+function closeAll(fds: readonly number[], closed: () => void): void {
   const [fd, ...rest] = fds;
   if (fd === undefined) closed();
   else if (fd < 0) closeAll(rest, closed);

@@ -1,6 +1,6 @@
 /**
  * HOT PATH. The disk port on a ring: an operation is begun by the thread that asks for it, and no
- * other thread is woken. docs/decisions/016-one-thread-and-a-ring.md has the figures.
+ * other thread of ours is woken. docs/decisions/016-one-thread-and-a-ring.md has the figures.
  *
  * What the kernel cannot do at once (a page that is not in memory, a file system that does not
  * support it, a flush) it does in threads of its own; so a disk that hangs does not stop the
@@ -19,7 +19,7 @@ import { IORING_FSYNC_DATASYNC } from '../uring/ring.ts';
 import { isAligned, isWholeBlocks, AlignedPool, type AlignedMemory } from './aligned.ts';
 import type { LocalFile } from './local.ts';
 import {
-  cannotDeallocate, closeAll, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE, type OpenDisk, writeWhole,
+  cannotDeallocate, DescriptorUse, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE, type OpenDisk, writeWhole,
   writeZeros,
 } from './open-disk.ts';
 
@@ -68,9 +68,7 @@ export class RingDisk implements OpenDisk, TurnEnd {
   readonly #directFd: number;
   readonly #aligned = new AlignedPool();
   readonly #pool: DiskOp[] = [];
-  #busy = 0;
-  #closed = false;
-  #onIdle: (() => void) | null = null;
+  readonly #use: DescriptorUse;
 
   constructor(reactor: Reactor, local: LocalFile) {
     this.#reactor = reactor;
@@ -78,13 +76,11 @@ export class RingDisk implements OpenDisk, TurnEnd {
     this.#fd = local.fd;
     this.#durableFd = local.durableFd;
     this.#directFd = local.directFd;
+    this.#use = new DescriptorUse([local.durableFd, local.fd, local.directFd]);
   }
 
   close(closed: () => void): void {
-    assert(!this.#closed, 'a disk was closed twice');
-    this.#closed = true;
-    this.#onIdle = () => closeAll([this.#durableFd, this.#fd, this.#directFd], closed);
-    if (this.#busy === 0) this.#onIdle();
+    this.#use.close(closed);
   }
 
   read(offset: number, buffer: Buffer, bufferOffset: number, length: number, done: Done): void {
@@ -100,27 +96,27 @@ export class RingDisk implements OpenDisk, TurnEnd {
    * time, and the wait for the disk would keep back every write behind this one.
    */
   writeDurable(offset: number, buffer: Buffer, done: Done): void {
-    if (!this.#begin(done)) return;
+    if (!this.#use.begin(done)) return;
     writeWhole(this.#durableFd, offset, buffer, 0, buffer.length, (errno) => {
-      this.#ended();
+      this.#use.end();
       done(errno);
     });
   }
 
   flush(done: Done): void {
-    if (!this.#begin(done)) return;
+    if (!this.#use.begin(done)) return;
     const op = new OtherOp((result) => {
-      this.#ended();
+      this.#use.end();
       done(-result);
     });
     this.#ring.prepare(op, RingOpcode.fsync, this.#fd, 0, 0, 0, IORING_FSYNC_DATASYNC);
   }
 
   zero(offset: number, length: number, discard: boolean, done: Done): void {
-    if (!this.#begin(done)) return;
+    if (!this.#use.begin(done)) return;
     const mode = discard ? FALLOC_PUNCH_HOLE : FALLOC_ZERO_RANGE;
     const op = new OtherOp((result) => {
-      this.#ended();
+      this.#use.end();
       if (cannotDeallocate(-result)) writeZeros(this, offset, length, done);
       else done(-result);
     });
@@ -148,7 +144,7 @@ export class RingDisk implements OpenDisk, TurnEnd {
     op.done = null;
     op.buffer = null;
     this.#pool.push(op);
-    this.#ended();
+    this.#use.end();
     // Nothing at all: the file is shorter than its superblock says.
     done(isWhole ? 0 : result === 0 ? EIO : -result);
   }
@@ -157,7 +153,7 @@ export class RingDisk implements OpenDisk, TurnEnd {
     opcode: RingOpcode, offset: number, buffer: Buffer, bufferOffset: number, length: number,
     done: Done,
   ): void {
-    if (!this.#begin(done)) return;
+    if (!this.#use.begin(done)) return;
     assert(bufferOffset + length <= buffer.length, 'a transfer beyond its memory');
     const op = this.#pool.pop() ?? new DiskOp(this);
     op.opcode = opcode;
@@ -206,20 +202,5 @@ export class RingDisk implements OpenDisk, TurnEnd {
     for (const op of begun) {
       this.#ring.prepare(op, op.opcode, op.fd, op.address, op.left, op.offset);
     }
-  }
-
-  /** Whether an operation may begin; it then ends with `#ended`. */
-  #begin(done: Done): boolean {
-    if (this.#closed) {
-      setImmediate(done, EIO);
-      return false;
-    }
-    this.#busy++;
-    return true;
-  }
-
-  #ended(): void {
-    this.#busy--;
-    if (this.#busy === 0) this.#onIdle?.();
   }
 }

@@ -46,31 +46,17 @@ const ECONNABORTED = 103;
 const ECANCELED = 125;
 
 /** What the ring does for one slot: a read into it, or the reply of what was read. */
-class SlotRead implements RingOp {
-  readonly #owner: RingFrontend;
+class SlotOp implements RingOp {
   readonly #slot: number;
+  readonly #told: (slot: number, result: number) => void;
 
-  constructor(owner: RingFrontend, slot: number) {
-    this.#owner = owner;
+  constructor(slot: number, told: (slot: number, result: number) => void) {
     this.#slot = slot;
+    this.#told = told;
   }
 
   completed(result: number): void {
-    this.#owner.wasRead(this.#slot, result);
-  }
-}
-
-class SlotReply implements RingOp {
-  readonly #owner: RingFrontend;
-  readonly #slot: number;
-
-  constructor(owner: RingFrontend, slot: number) {
-    this.#owner = owner;
-    this.#slot = slot;
-  }
-
-  completed(result: number): void {
-    this.#owner.replied(this.#slot, result);
+    this.#told(this.#slot, result);
   }
 }
 
@@ -88,8 +74,8 @@ export class RingFrontend implements Frontend, SlotOwner, TurnEnd {
   readonly #bytes: SharedArrayBuffer;
   readonly #onUnlocked: ((errno: number) => void) | undefined;
   readonly #requests: SlotRequest[] = [];
-  readonly #reads: SlotRead[] = [];
-  readonly #replies: SlotReply[] = [];
+  readonly #reads: SlotOp[] = [];
+  readonly #replies: SlotOp[] = [];
   /** Free slots, the next one last; and those that replace held ones. */
   readonly #free: number[] = [];
   readonly #reserve: number[] = [];
@@ -133,11 +119,13 @@ export class RingFrontend implements Frontend, SlotOwner, TurnEnd {
     this.#resident = new Uint8Array(slots);
     this.#replying = new Uint8Array(slots);
     this.#isReleased = new Uint8Array(slots);
+    const onRead = (slot: number, result: number): void => this.#wasRead(slot, result);
+    const onReply = (slot: number, result: number): void => this.#replied(slot, result);
     for (let slot = slots - 1; slot >= 0; slot--) {
       this.#requests[slot] = new SlotRequest(slot, this);
-      this.#reads[slot] = new SlotRead(this, slot);
+      this.#reads[slot] = new SlotOp(slot, onRead);
       this.#readIds[slot] = -1;
-      this.#replies[slot] = new SlotReply(this, slot);
+      this.#replies[slot] = new SlotOp(slot, onReply);
       (slot < inUse ? this.#free : this.#reserve).push(slot);
     }
     const inFlight = (): number => this.#inFlight;
@@ -192,7 +180,7 @@ export class RingFrontend implements Frontend, SlotOwner, TurnEnd {
 
   reply(slot: number, at: number, size: number): void {
     this.#replying[slot] = (this.#replying[slot] as number) + 1;
-    const op = this.#replies[slot] as SlotReply;
+    const op = this.#replies[slot] as SlotOp;
     this.#ring.prepare(op, RingOpcode.write, this.#fd, this.#base + at, size, 0);
   }
 
@@ -204,7 +192,7 @@ export class RingFrontend implements Frontend, SlotOwner, TurnEnd {
     }
   }
 
-  replied(slot: number, result: number): void {
+  #replied(slot: number, result: number): void {
     const left = (this.#replying[slot] as number) - 1;
     this.#replying[slot] = left;
     // Who waited for it knows already: it was withdrawn, or the connection is gone.
@@ -237,7 +225,7 @@ export class RingFrontend implements Frontend, SlotOwner, TurnEnd {
     else this.#isReleased[slot] = 1;
   }
 
-  wasRead(slot: number, result: number): void {
+  #wasRead(slot: number, result: number): void {
     this.#readIds[slot] = -1;
     this.#reading--;
     if (result > 0) {
@@ -304,7 +292,7 @@ export class RingFrontend implements Frontend, SlotOwner, TurnEnd {
   #read(slot: number): void {
     if (this.#resident[slot] === 0) this.#makeResident(slot);
     const address = this.#base + slot * SLOT_SIZE + REQUEST_AT;
-    const op = this.#reads[slot] as SlotRead;
+    const op = this.#reads[slot] as SlotOp;
     this.#readIds[slot] = this.#ring.prepare(
       op, RingOpcode.read, this.#fd, address, REQUEST_SIZE_MAX, 0,
     );

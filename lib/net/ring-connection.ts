@@ -208,7 +208,6 @@ export class RingConnection implements LinkPort, TurnEnd {
       this.#take();
     } else if (result === 0) {
       this.#end('the peer closed the connection');
-      if (this.#isFinishing) this.#shut();
       return;
     } else if (result !== -EINTR && result !== -EAGAIN) {
       this.#end(`connection error: receiving failed (errno ${-result})`);

@@ -16,9 +16,9 @@
  *   late by `sleepMsMax` at most, and so is what its callback puts off.
  */
 import * as fs from 'node:fs';
-import { IOSQE_IO_LINK, Ring, RingOpcode, type RingOp } from './ring.ts';
+import { Ring, RingOpcode, type RingOp } from './ring.ts';
 
-export { IOSQE_IO_LINK, RingOpcode, type Ring, type RingOp };
+export { RingOpcode, type Ring, type RingOp };
 
 /** Something that gathers work during a turn. */
 export interface TurnEnd {

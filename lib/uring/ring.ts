@@ -58,8 +58,7 @@ const sqEntries = 1024;
 const cqEntries = 8192;
 const sqeWords = 16;
 const cqeWords = 4;
-const wordShift = 32;
-const twoTo32 = 2 ** wordShift;
+const twoTo32 = 2 ** 32;
 
 /** Word offsets in the memory for the argument of a wait. */
 const argument = { sigmaskSize: 2, timeLow: 4, timeHigh: 5, seconds: 8, nanoseconds: 10 } as const;
