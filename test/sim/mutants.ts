@@ -61,8 +61,8 @@ const single = 'faults.kill-resume=4,app.depth=1,app.write=10,app.read=0,app.flu
 export const mutants: readonly Mutant[] = [
   {
     name: 'skip-the-mark', file: tracker, rule: 'mark first', seeds: 100,
-    find: 'if (this.#hot.get(extent)?.durable !== true) {',
-    replace: 'if (this.#hot.get(extent) === undefined) {',
+    find: 'if (!this.#hot.isDurable(extent)) {',
+    replace: 'if (!this.#hot.extents().includes(extent)) {',
   },
   {
     name: 'mark-not-durable', file: 'lib/core/map-writer.ts', rule: 'mark first', seeds: 100,
@@ -71,7 +71,8 @@ export const mutants: readonly Mutant[] = [
       'write.raw.length, one);',
   },
   {
-    name: 'list-without-the-evicted', file: tracker, rule: 'clear last', seeds: 400,
+    name: 'list-without-the-evicted', file: 'lib/core/hot-extents.ts', rule: 'clear last',
+    seeds: 400,
     find: 'const extents = new Set([...this.#hot.keys(), ...this.#evicted]);',
     replace: 'const extents = new Set([...this.#hot.keys()]);',
   },
