@@ -364,21 +364,25 @@ export class DirtyTracker {
     this.#persist = [];
     this.#committing = true;
     const regions = this.#regionsOf(persist);
+    const listed = (): void => {
+      this.#hot.madeDurable();
+      for (const request of batch) if (!this.#isAbandoned) request.onMarked();
+    };
     const finish = (): void => {
       this.#committing = false;
-      this.#hot.madeDurable();
       for (const one of persist) if (!this.#isAbandoned) one.done(0);
-      for (const request of batch) if (!this.#isAbandoned) request.onMarked();
       const more = this.#waiting.length > 0 || this.#persist.length > 0 || this.#hot.wantsMore;
       if (more && !this.#committing) this.#commit();
     };
     const { changed } = this.#hot;
     if (changed || regions.size > 0) this.updates++;
     else if (this.#writer.isSynced) {
+      listed();
       finish();
       return;
     }
-    this.#writer.commit(regions, this.#imageOf, changed ? this.#hot.list() : null, finish);
+    const list = changed ? this.#hot.list() : null;
+    this.#writer.commit(regions, this.#imageOf, list, listed, finish);
   }
 
   /** What this commit writes: what was asked for, and the marks of extents that are leaving. */

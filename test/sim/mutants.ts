@@ -66,9 +66,9 @@ export const mutants: readonly Mutant[] = [
   },
   {
     name: 'mark-not-durable', file: 'lib/core/map-writer.ts', rule: 'mark first', seeds: 100,
-    find: 'for (const write of wave) this.#disk.writeDurable(write.offset, write.raw, one);',
-    replace: 'for (const write of wave) this.#disk.write(write.offset, write.raw, 0, ' +
-      'write.raw.length, one);',
+    find: 'this.#disk.writeDurable(write.offset, write.raw, (errno) => one(write, errno));',
+    replace: 'this.#disk.write(write.offset, write.raw, 0, write.raw.length, ' +
+      '(errno) => one(write, errno));',
   },
   {
     name: 'list-without-the-evicted', file: 'lib/core/hot-extents.ts', rule: 'clear last',
