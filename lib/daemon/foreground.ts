@@ -49,6 +49,7 @@ export async function runForeground(options: ForegroundOptions): Promise<void> {
   // Adopted workers take the peer's connections from this process.
   allowTaking();
   const services = new ServiceManager(log);
+  services.watch();
   let daemon: Daemon;
   try {
     daemon = await Daemon.start({
