@@ -28,7 +28,7 @@ const mayImport: Record<string, readonly string[]> = {
   'lib/net': ['lib/base', 'lib/format', 'lib/core/ports.ts', 'lib/uring'],
   'lib/daemon': [
     'lib/base', 'lib/format', 'lib/core', 'lib/config', 'lib/control', 'lib/fuse', 'lib/loop',
-    'lib/disk', 'lib/net', 'lib/uring',
+    'lib/filesystem', 'lib/disk', 'lib/net', 'lib/uring',
   ],
   cli: ['lib/base', 'lib/format', 'lib/config', 'lib/control', 'lib/disk', 'lib/daemon', 'lib/loop',
     'lib/filesystem', 'lib/fuse'],

@@ -28,6 +28,8 @@ export interface ForegroundOptions {
   /** Reads the configuration again, with the same overrides. */
   load(): LoadResult;
   level: LogLevel;
+  /** Command line of hastctl for the same configuration. */
+  hastctl: readonly string[];
 }
 
 /** Returns when a signal has stopped the daemon. Throws where it cannot start. */
@@ -62,6 +64,7 @@ export async function runForeground(options: ForegroundOptions): Promise<void> {
       },
       operations: systemDevice,
       store: services,
+      hastctl: options.hastctl,
       successor: { check: checkSuccessor, become: () => becomeSuccessor(log) },
     });
   } catch (error) {
