@@ -29,20 +29,32 @@ export async function listCommand(context: Context, names: string[]): Promise<nu
   return ExitCode.ok;
 }
 
+export interface RoleOptions {
+  force?: true;
+  ifInit?: true;
+}
+
 /** Silent on success; every failure is printed, the first decides the exit code. */
 export async function roleCommand(
   context: Context,
   role: string,
   names: string[],
-  force: boolean,
+  { force = false, ifInit = false }: { force?: boolean; ifInit?: boolean },
 ): Promise<number> {
   const config = configOf(context);
-  const command: ControlCommand = {
-    command: 'role', role: roleWord(role), resources: resourceNames(names), force,
-  };
-  const timeouts = config.resources.map(({ timeout }) => timeout);
-  const timeoutMs = roleExtraMs + 1000 * Math.max(10, ...timeouts);
-  const { results } = await ask(context, config, command, timeoutMs);
+  const to = roleWord(role);
+  let resources = resourceNames(names);
+  if (ifInit) {
+    const inInit = (await statusOf(context, resources)).filter((one) => one.role === 'init');
+    resources = inInit.map(({ name }) => name);
+    // An empty list would mean all of them.
+    if (resources.length === 0) {
+      if (context.json) printJson([]);
+      return ExitCode.ok;
+    }
+  }
+  const command: ControlCommand = { command: 'role', role: to, resources, force };
+  const { results } = await ask(context, config, command, roleMs(config));
   if (context.json) printJson(results);
   let code: number = ExitCode.ok;
   for (const result of results) {
@@ -52,6 +64,22 @@ export async function roleCommand(
     if (code === ExitCode.ok) code = exitCodeOf(error);
   }
   return code;
+}
+
+/** One resource; throws the daemon's refusal. */
+export async function askRole(
+  context: Context, config: Config, role: RoleWord, name: string,
+): Promise<RoleResult> {
+  const command = { command: 'role', role, resources: [name], force: false } as const;
+  const { results } = await ask(context, config, command, roleMs(config));
+  const [result] = results;
+  if (result === undefined) throw new HastError('HAST_E_INTERNAL', `hastd says nothing of ${name}`);
+  if (result.error !== null) throw resultError(result);
+  return result;
+}
+
+function roleMs(config: Config): number {
+  return roleExtraMs + 1000 * Math.max(10, ...config.resources.map(({ timeout }) => timeout));
 }
 
 function resultError({ name, from, to, error }: RoleResult): HastError {

@@ -1,15 +1,21 @@
 #!/usr/bin/env node
 /** hastctl: see `hastctl -h`. Options may stand before or after the command. */
-import { Command, CommanderError } from 'commander';
+import { Command, CommanderError, Option } from 'commander';
 import { HastError } from '../lib/base/errors.ts';
 import { checkCommand, createCommand, dumpCommand } from './copy-commands.ts';
 import type { CreateOptions } from './copy-commands.ts';
 import { listCommand, roleCommand, statusCommand } from './daemon-commands.ts';
+import type { RoleOptions } from './daemon-commands.ts';
 import { ExitCode, exitCodeOf } from './exit-codes.ts';
+import { installUnits } from './install-units.ts';
+import type { InstallOptions } from './install-units.ts';
 import { orderCommand, resolveCommand, resyncCommand, undoCommand } from './order-commands.ts';
 import type { ResolveOptions } from './order-commands.ts';
 import type { Context } from './output.ts';
 import { chooseConfig, errorJson, errorLine } from './report.ts';
+import { switchoverCommand } from './switchover-command.ts';
+import type { SwitchoverOptions } from './switchover-command.ts';
+import { downCommand, upCommand } from './up-command.ts';
 import { upgradeCommand } from './upgrade-command.ts';
 import { waitCommand } from './wait-command.ts';
 import type { WaitOptions } from './wait-command.ts';
@@ -20,6 +26,8 @@ interface GlobalOptions {
   json?: true;
   debug: number;
 }
+
+const manyNames = ['<name...>', "resources, or 'all'"] as const;
 
 type Run = (work: (context: Context) => Promise<number>) => Promise<void>;
 
@@ -51,8 +59,22 @@ function buildProgram(run: Run) {
     .argument('<role>', 'init, primary or secondary')
     .argument('<name...>', "resources, or 'all'")
     .option('--force', 'promote an unsafe copy, or take away a device in use')
-    .action((role: string, names: string[], options: { force?: true }) =>
-      run((context) => roleCommand(context, role, names, options.force === true)));
+    .option('--if-init', 'only resources whose role is init, as after a start of the machine')
+    .action((role: string, names: string[], options: RoleOptions) =>
+      run((context) => roleCommand(context, role, names, options)));
+  for (const [name, text, work] of [
+    ['up', 'make this node primary and mount what the configuration says', upCommand],
+    ['down', 'unmount, and make this node secondary', downCommand],
+  ] as const) {
+    program.command(name).description(text).argument(...manyNames)
+      .action((names: string[]) => run((context) => work(context, names)));
+  }
+  program.command('switchover')
+    .description('the primary unmounts and leaves, the other node becomes primary and mounts')
+    .argument('<name>', 'resource')
+    .addOption(new Option('--peer-asked').hideHelp())
+    .action((name: string, options: SwitchoverOptions) =>
+      run((context) => switchoverCommand(context, name, options)));
   program.command('status')
     .description('one line per resource')
     .argument('[name...]', "resources; default: 'all'")
@@ -72,8 +94,6 @@ function buildProgram(run: Run) {
   for (const command of program.commands) command.configureOutput(silent).exitOverride();
   return program;
 }
-
-const manyNames = ['<name...>', "resources, or 'all'"] as const;
 
 /** The commands that change how copies are used. */
 function addOrders(program: Command, run: Run): void {
@@ -109,6 +129,12 @@ function addOrders(program: Command, run: Run): void {
     .description('hastd and its workers become the release installed now; nothing is unmounted')
     .argument('[name...]', "resources whose workers are replaced; default: 'all'")
     .action((names: string[]) => run((context) => upgradeCommand(context, names)));
+  program.command('install-units')
+    .description('write units for systemd, a rule for udev, and agents of cluster managers')
+    .option('--dir <directory>', 'below this directory instead of /')
+    .option('--print', 'only print them')
+    .option('--force', 'also over files that were changed by hand')
+    .action((options: InstallOptions) => run((context) => installUnits(context, options)));
   program.command('wait')
     .description('return when everything asked for holds')
     .argument(...manyNames)

@@ -25,6 +25,8 @@ export interface LabOptions {
   local?: 'file' | 'block';
   /** Lines for the resource, such as `replication async`. */
   resource?: readonly string[];
+  /** Lines for a `mount` section, beside each node's own mount point; without them none. */
+  mount?: readonly string[];
   /** Seconds. */
   timeout?: number;
   network?: NetworkKind;
@@ -67,10 +69,12 @@ export class Lab {
   #isInterrupted = false;
   #resourceLines: readonly string[];
   #globalLines: readonly string[] = [];
+  #mountLines: readonly string[] | undefined;
 
   private constructor(options: LabOptions) {
     this.#options = options;
     this.#resourceLines = options.resource ?? [];
+    this.#mountLines = options.mount;
     this.#janitor = startJanitor(this.directory);
     for (const signal of signals) process.on(signal, this.#onSignal);
   }
@@ -110,7 +114,10 @@ export class Lab {
   }
 
   /** Writes the configuration anew; what is not named stays. */
-  configure(lines: { resource?: readonly string[]; global?: readonly string[] } = {}): void {
+  configure(lines: {
+    resource?: readonly string[]; global?: readonly string[]; mount?: readonly string[];
+  } = {}): void {
+    this.#mountLines = lines.mount ?? this.#mountLines;
     this.#resourceLines = lines.resource ?? this.#resourceLines;
     this.#globalLines = lines.global ?? this.#globalLines;
     fs.writeFileSync(this.config, this.#configText());
@@ -224,6 +231,10 @@ export class Lab {
         `    on ${node.name} {`, `        local ${node.local}`,
         `        remote ${network.url(peer.name)}`,
       );
+      if (this.#mountLines !== undefined) {
+        const all = [`mountpoint ${node.mountPoint}`, ...this.#mountLines];
+        lines.push('        mount {', ...all.map((line) => `            ${line}`), '        }');
+      }
       if (network.kind === 'loopback') {
         // Else every connection would come from 127.0.0.1.
         lines.push(`        source tcp://${network.address(node.name)}`);

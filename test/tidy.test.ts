@@ -21,16 +21,17 @@ const mayImport: Record<string, readonly string[]> = {
   'lib/uring': ['lib/base'],
   'lib/fuse': ['lib/base', 'lib/format', 'lib/core/ports.ts', 'lib/uring'],
   'lib/loop': ['lib/base', 'lib/format'],
+  'lib/filesystem': ['lib/base', 'lib/loop'],
   'lib/disk': [
     'lib/base', 'lib/format', 'lib/core/ports.ts', 'lib/core/superblock-store.ts', 'lib/uring',
   ],
   'lib/net': ['lib/base', 'lib/format', 'lib/core/ports.ts', 'lib/uring'],
   'lib/daemon': [
     'lib/base', 'lib/format', 'lib/core', 'lib/config', 'lib/control', 'lib/fuse', 'lib/loop',
-    'lib/disk', 'lib/net', 'lib/uring',
+    'lib/filesystem', 'lib/disk', 'lib/net', 'lib/uring',
   ],
   cli: ['lib/base', 'lib/format', 'lib/config', 'lib/control', 'lib/disk', 'lib/daemon', 'lib/loop',
-    'lib/fuse'],
+    'lib/filesystem', 'lib/fuse'],
   test: ['lib', 'cli'],
 };
 

@@ -3,6 +3,7 @@ import * as posix from 'node:path/posix';
 import { canonicalIp, formatAddress, isWildcard } from './address.ts';
 import type { TcpAddress } from './address.ts';
 import { defaults } from './limits.ts';
+import { checkMountPoints } from './mount.ts';
 import { quote } from './problems.ts';
 import type { Problems, Span } from './problems.ts';
 import type { Interfaces, Resolved, ResolvedResource } from './resolve.ts';
@@ -23,6 +24,8 @@ export function checkConfig(tree: RawTree, resolved: Resolved, context: CheckCon
   checkOldWords(tree, context.problems);
   checkFiles(resolved, context.problems);
   checkUnique(resolved.resources, context.problems);
+  const { rundir, devdir } = resolved.config;
+  checkMountPoints(resolved.resources, [rundir, devdir], context.problems);
   const own = new OwnAddresses(context, resolved.config.listen);
   for (const resource of resolved.resources) {
     checkRemote(resource, own, context.problems);

@@ -5,7 +5,7 @@
 import { limits } from './limits.ts';
 import { alternatives, quote } from './problems.ts';
 
-export const levels = ['global', 'node', 'resource', 'resource-node'] as const;
+export const levels = ['global', 'node', 'resource', 'resource-node', 'mount'] as const;
 export type Level = (typeof levels)[number];
 
 export type ValueKind =
@@ -17,6 +17,7 @@ export type ValueKind =
   | 'directory'
   | 'program'
   | 'name'
+  | 'options'
   | 'choice'
   | 'switch'
   | 'seconds'
@@ -95,12 +96,17 @@ export const keywords: Readonly<Record<string, Keyword>> = {
     kind: 'source',
     expects: "an address: 'tcp://HOST[:PORT]'",
   },
+  filesystem: choice(['mount'], ['ext2', 'ext3', 'ext4', 'xfs', 'btrfs']),
+  mountpoint: { levels: ['mount'], kind: 'directory', expects: path },
+  options: { levels: ['mount'], kind: 'options', expects: "options for mount: 'noatime,ro'" },
+  mkfs: { levels: ['mount'], kind: 'switch', expects: "'on' or 'off'" },
 };
 
 /** Words that open a section, and the levels at which they may. */
 const sections: Readonly<Record<string, readonly Level[]>> = {
   on: ['global', 'resource'],
   resource: ['global'],
+  mount: ['resource', 'resource-node'],
 };
 
 const levelNames: Readonly<Record<Level, string>> = {
@@ -108,6 +114,7 @@ const levelNames: Readonly<Record<Level, string>> = {
   node: "in an 'on' section at the top level",
   resource: "in a 'resource' section",
   'resource-node': "in an 'on' section of a resource",
+  mount: "in a 'mount' section",
 };
 
 export function keywordAt(word: string, level: Level): Keyword | undefined {

@@ -18,6 +18,8 @@ const space = /[ \t\r\n]+|#[^\n]*/y;
 const word = /[^ \t\r\n{}#"]+/y;
 const string = /"((?:[^"\\\n]|\\[^\n])*)("?)/y;
 const badCharacters = /[^A-Za-z0-9._\-/:[\]%]+/;
+/** In the value of `options`, which is a list for mount(8). */
+const badInOptions = /[^A-Za-z0-9._\-/:[\]%,=+@]+/;
 
 /** The tokens of the file; the last one is `end`. */
 export function tokenize(source: SourceText, problems: Problems): Token[] {
@@ -44,7 +46,9 @@ export function tokenize(source: SourceText, problems: Problems): Token[] {
       continue;
     }
     const bare = match(word, text, at)?.[0] ?? text.slice(at, at + 1);
-    const token = wordToken(bare, at, source, problems);
+    const isOptions = tokens.at(-1)?.text === 'options' && tokens.at(-1)?.kind === 'word';
+    const bad = (isOptions ? badInOptions : badCharacters).exec(bare);
+    const token = wordToken(bare, at, bad, source, problems);
     if (token !== null) tokens.push(token);
     at += bare.length;
   }
@@ -60,10 +64,10 @@ function match(pattern: RegExp, text: string, at: number): RegExpExecArray | nul
 function wordToken(
   text: string,
   at: number,
+  bad: RegExpExecArray | null,
   source: SourceText,
   problems: Problems,
 ): Token | null {
-  const bad = badCharacters.exec(text);
   const span = source.span(at, text.length);
   if (bad === null) return { kind: 'word', text, span, damaged: false };
   const where = source.span(at + bad.index, bad[0].length);

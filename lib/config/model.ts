@@ -6,11 +6,23 @@ export type Compression = 'none' | 'hole' | 'lzf';
 export type OnNoData = 'stall' | 'fail';
 export type OnStop = 'keep' | 'refuse' | 'force';
 export type FrontendKind = 'direct' | 'fuse-native';
+/** What hastctl up can check and make. */
+export type Filesystem = 'ext2' | 'ext3' | 'ext4' | 'xfs' | 'btrfs';
 export type CacheMode = 'direct' | 'writeback';
 
 export type Address =
   | { family: 'tcp' | 'tcp4' | 'tcp6'; host: string; port: number }
   | { family: 'uds'; path: string };
+
+/** Section `mount`: what hastctl up makes of the device, and hastctl down takes away again. */
+export interface MountConfig {
+  filesystem: Filesystem;
+  mountPoint: string;
+  /** For mount -o, separated by commas; null for none. */
+  options: string | null;
+  /** A volume on which there is nothing gets the file system. */
+  mkfs: boolean;
+}
 
 export interface ResourceConfig {
   /** Name of the resource: directory below rundir, first argument of hooks. */
@@ -46,6 +58,8 @@ export interface ResourceConfig {
   resyncRate: number;
   /** The node's: where the worker keeps what is overwritten without having been asked for. */
   undoDirectory: string;
+  /** What is to be mounted; null where the file says nothing of it. */
+  mount: MountConfig | null;
 }
 
 export interface Config {

@@ -66,7 +66,8 @@ function parseScope(parser: Parser, scope: Scope): void {
         break;
       case 'open':
         parser.problems.error(
-          token.span, "unexpected '{'", "a section is 'resource NAME {' or 'on NODE {'",
+          token.span, "unexpected '{'",
+          "a section is 'resource NAME {', 'on NODE {' or 'mount {'",
         );
         skipBlock(parser);
         break;
@@ -88,7 +89,8 @@ function parseScope(parser: Parser, scope: Scope): void {
 function parseWord(parser: Parser, scope: Scope): 'stay' | 'leave' {
   const token = peek(parser);
   if (sectionAt(token.text, scope.level)) {
-    parseSection(parser, scope);
+    if (token.text === 'mount') parseMount(parser, scope);
+    else parseSection(parser, scope);
     return 'stay';
   }
   const keyword = keywordAt(token.text, scope.level);
@@ -119,6 +121,7 @@ function parseWord(parser: Parser, scope: Scope): 'stay' | 'leave' {
 /** `resource NAME {` below the top level, `on NODE {` inside an `on`: a `}` was forgotten. */
 function startsOuterSection(parser: Parser, scope: Scope): boolean {
   const word = peek(parser).text;
+  if (word === 'mount' && scope.level === 'mount') return peek(parser, 1).kind === 'open';
   if (word !== 'resource' && word !== 'on') return false;
   return scope.open !== undefined && isValue(peek(parser, 1)) && peek(parser, 2).kind === 'open';
 }
@@ -154,6 +157,37 @@ function parseSection(parser: Parser, scope: Scope): void {
     }
   }
   parseScope(parser, { ...childScope(parser, scope, opener, name), open: name });
+}
+
+/** The one section without a name. */
+function parseMount(parser: Parser, scope: Scope): void {
+  const { tree, problems } = parser;
+  const opener = next(parser);
+  const name = peek(parser);
+  const isNamed = isValue(name) && name.span.line === opener.span.line &&
+    keywordAt(name.text, 'mount') === undefined;
+  if (isNamed) {
+    next(parser);
+    problems.error(
+      name.span, `'mount' has no name, found ${quote(name.text)}`,
+      "write 'mount { mountpoint ... }'",
+    );
+  }
+  if (peek(parser).kind !== 'open') {
+    const message = "'{' is missing after 'mount'";
+    if (!isNamed) problems.error(opener.span, message, "write 'mount { ... }'");
+    skipRestOfLine(parser, scope.level, opener.span.line);
+    return;
+  }
+  next(parser);
+  const pointer = pointerTo(scope.pointer, 'mount');
+  const earlier = scope.section['mount'];
+  const section = isSection(earlier) ? earlier : newSection();
+  if (!isSection(earlier)) {
+    scope.section['mount'] = section;
+    tree.places.set(pointer, { key: opener.span, value: opener.span });
+  }
+  parseScope(parser, { level: 'mount', section, pointer, open: opener });
 }
 
 function childLevel(scope: Scope, opener: Token): Level {

@@ -48,6 +48,7 @@ const fields: Readonly<Record<ResourceField, { keyword: string; live: boolean }>
   onStop: { keyword: 'on-stop', live: true },
   resyncRate: { keyword: 'resync-rate', live: true },
   undoDirectory: { keyword: 'undo-directory', live: true },
+  mount: { keyword: 'mount', live: true },
 };
 
 /** Every field of the daemon itself; `listen` and `resources` have their own rules. */

@@ -10,11 +10,14 @@ import { canonicalIp, formatAddress, isRefusal, isWildcard, parseAddress } from 
 import type { TcpAddress } from './address.ts';
 import { defaults, limits } from './limits.ts';
 import type { Compression, Config, ResourceConfig } from './model.ts';
+import { mountConfig } from './mount.ts';
 import { matchRank } from './node-names.ts';
 import { alternatives } from './problems.ts';
 import type { Problems, Span } from './problems.ts';
+import { nowhere, Settings } from './settings.ts';
+import type { Located } from './settings.ts';
 import { isExcused, isSection, pointerTo, sectionsOf } from './tree.ts';
-import type { Raw, RawTree, Section } from './tree.ts';
+import type { RawTree, Section } from './tree.ts';
 import { parseBytes } from './values.ts';
 
 export type Interfaces = Readonly<Record<string, NetworkInterfaceInfo[] | undefined>>;
@@ -31,57 +34,6 @@ export interface Resolved {
   config: Config;
   resources: ResolvedResource[];
   at: (keyword: string) => Span | undefined;
-}
-
-interface Located {
-  section: Section;
-  pointer: string;
-}
-
-interface Setting {
-  value: Raw;
-  span: Span;
-  damaged: boolean;
-}
-
-const nowhere: Span = { offset: 0, line: 1, column: 1, length: 0 };
-
-/** Looks keywords up in levels of sections, the strongest level first. */
-class Settings {
-  readonly #tree: RawTree;
-  readonly #levels: readonly (readonly Located[])[];
-
-  constructor(tree: RawTree, levels: readonly (readonly Located[])[]) {
-    this.#tree = tree;
-    this.#levels = levels;
-  }
-
-  find(keyword: string): Setting | undefined {
-    for (const level of this.#levels) {
-      let best: Setting | undefined;
-      for (const { section, pointer } of level) {
-        if (!Object.hasOwn(section, keyword)) continue;
-        const at = pointerTo(pointer, keyword);
-        const span = this.#tree.places.get(at)?.value ?? nowhere;
-        const value = section[keyword] ?? null;
-        const damaged = this.#tree.damaged.has(at);
-        if (best === undefined || span.offset > best.span.offset) best = { value, span, damaged };
-      }
-      if (best !== undefined) return best;
-    }
-    return undefined;
-  }
-
-  /** The schema has checked the type: what is not damaged is what `T` says. */
-  value<T extends Raw>(keyword: string, fallback: T): T {
-    const found = this.find(keyword);
-    return found === undefined || found.damaged ? fallback : (found.value as T);
-  }
-
-  at(keyword: string): Span | undefined {
-    const found = this.find(keyword);
-    return found === undefined || found.damaged ? undefined : found.span;
-  }
 }
 
 export interface ResolveContext {
@@ -247,13 +199,14 @@ function resolveResource(
       `add '${keyword} ${form}'${alone} to the section 'on ${owner.name}'`,
     );
   }
-  const config = { ...resourceConfig(name, settings), undoDirectory };
-  return { config, span, at: (keyword) => settings.at(keyword) };
+  const mount = mountConfig(tree, resource, mine, context.problems);
+  const config = { ...resourceConfig(name, settings), undoDirectory, mount: mount.config };
+  return { config, span, at: (keyword) => settings.at(keyword) ?? mount.at(keyword) };
 }
 
 function resourceConfig(
   name: string, settings: Settings,
-): Omit<ResourceConfig, 'undoDirectory'> {
+): Omit<ResourceConfig, 'undoDirectory' | 'mount'> {
   const tcp = (keyword: 'remote' | 'source'): TcpAddress | null => {
     const text = settings.value<string>(keyword, 'none');
     const address = text === 'none' ? null : parseAddress(text, keyword);

@@ -59,7 +59,10 @@ export const configSchema: object = sectionSchema('global', {
   on: named('node-name', sectionSchema('node')),
   resources: named(
     'resource-name',
-    sectionSchema('resource', { on: named('node-name', sectionSchema('resource-node')) }),
+    sectionSchema('resource', {
+      on: named('node-name', sectionSchema('resource-node', { mount: sectionSchema('mount') })),
+      mount: sectionSchema('mount'),
+    }),
     limits.resourceCountMax,
   ),
 });
@@ -158,7 +161,7 @@ function reportValue(value: Raw, pointer: string, span: Span, problems: Problems
   const listed = pointer.endsWith(`/${word}`) ? undefined : keywords['listen'];
   const keyword = level === undefined ? listed : keywordAt(word, level);
   if (keyword === undefined) {
-    const what = word === 'on' || word === 'resources' ? `'${word}'` : quote(word);
+    const what = ['on', 'resources', 'mount'].includes(word) ? `'${word}'` : quote(word);
     problems.error(span, `${what} must be an object, not ${shown(value)}`, 'write { ... }');
     return;
   }

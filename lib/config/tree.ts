@@ -55,7 +55,10 @@ export function levelOf(pointer: string): Level | undefined {
   if (parts[0] === 'on') return parts.length === 2 ? 'node' : undefined;
   if (parts[0] !== 'resources') return undefined;
   if (parts.length === 2) return 'resource';
-  return parts.length === 4 && parts[2] === 'on' ? 'resource-node' : undefined;
+  const isNode = parts[2] === 'on';
+  if (parts.length === 4 && isNode) return 'resource-node';
+  const isMount = parts.at(-1) === 'mount';
+  return isMount && (parts.length === 3 || (parts.length === 5 && isNode)) ? 'mount' : undefined;
 }
 
 /** Notes that `keyword` was meant somewhere in the resource (or file) around `pointer`. */

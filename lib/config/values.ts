@@ -37,6 +37,8 @@ export function refuseValue(kind: ValueKind | NameKind, text: string): Refusal |
       return refuseName(text, resourceName, limits.resourceNameBytesMax, 'a letter or digit');
     case 'node-name':
       return refuseName(text, nodeName, limits.nodeNameBytesMax, "a letter, digit or '_'");
+    case 'options':
+      return refuseOptions(text);
     case 'bytes':
       return refuseBytes(text, 'async-lag');
     case 'rate':
@@ -58,6 +60,26 @@ function refuseName(text: string, pattern: RegExp, max: number, first: string): 
     message: `${quote(text)} cannot be used as a name`,
     hint: `a name starts with ${first}; letters, digits, '.', '_' and '-' may follow`,
   };
+}
+
+/** What mounts something else than the device, or changes a mount that is there. */
+const otherMounts = ['remount', 'bind', 'rbind', 'move', 'loop'];
+
+function refuseOptions(text: string): Refusal | null {
+  const hint = "as for mount -o, separated by commas: 'noatime,discard'";
+  const size = Buffer.byteLength(text);
+  if (size > limits.pathBytesMax) {
+    const message = `the options have ${size} bytes, at most ${limits.pathBytesMax} are allowed`;
+    return { message };
+  }
+  if (/[\s\u0000-\u001f\u007f]/.test(text)) {
+    return { message: `the options ${quote(text)} hold a space`, hint };
+  }
+  const options = text.split(',');
+  if (options.includes('')) return { message: `${quote(text)} holds an empty option`, hint };
+  const other = options.find((one) => otherMounts.includes(one.split('=')[0] ?? ''));
+  if (other === undefined) return null;
+  return { message: `the option ${quote(other)} is not one for mounting the device`, hint };
 }
 
 function refuseBytes(text: string, word: string): Refusal | null {

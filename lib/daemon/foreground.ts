@@ -28,6 +28,8 @@ export interface ForegroundOptions {
   /** Reads the configuration again, with the same overrides. */
   load(): LoadResult;
   level: LogLevel;
+  /** Command line of hastctl for the same configuration. */
+  hastctl: readonly string[];
 }
 
 /** Returns when a signal has stopped the daemon. Throws where it cannot start. */
@@ -49,6 +51,7 @@ export async function runForeground(options: ForegroundOptions): Promise<void> {
   // Adopted workers take the peer's connections from this process.
   allowTaking();
   const services = new ServiceManager(log);
+  services.watch();
   let daemon: Daemon;
   try {
     daemon = await Daemon.start({
@@ -61,6 +64,7 @@ export async function runForeground(options: ForegroundOptions): Promise<void> {
       },
       operations: systemDevice,
       store: services,
+      hastctl: options.hastctl,
       successor: { check: checkSuccessor, become: () => becomeSuccessor(log) },
     });
   } catch (error) {

@@ -37,6 +37,17 @@ export class ServiceManager implements DescriptorStore {
     for (const name of passedVariables) delete process.env[name];
   }
 
+  /**
+   * Says twice within WatchdogSec= that the event loop turns; without that systemd kills hastd and
+   * starts the next one, which takes the workers over.
+   */
+  watch(): void {
+    const { WATCHDOG_USEC: microseconds, WATCHDOG_PID: pid } = process.env;
+    const periodMs = Number(microseconds ?? 0) / 1000;
+    if (!(periodMs > 0) || (pid !== undefined && Number(pid) !== process.pid)) return;
+    setInterval(() => this.#notify('WATCHDOG=1', null), periodMs / 2).unref();
+  }
+
   ready(): void {
     this.#notify('READY=1', null);
   }

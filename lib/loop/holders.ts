@@ -80,14 +80,14 @@ export function mountPointsOf(mountinfo: string, nodes: readonly Node[]): string
     const source = back.split(' ')[1];
     if (mountPoint === undefined) continue;
     if (nodes.some((node) => node.number === number || `/dev/${node.name}` === source)) {
-      found.push(unescape(mountPoint));
+      found.push(unescapeField(mountPoint));
     }
   }
   return found;
 }
 
 /** Blanks and backslashes are written in octal. */
-function unescape(field: string): string {
+export function unescapeField(field: string): string {
   return field.replace(/\\([0-7]{3})/g, (_, octal: string) =>
     String.fromCharCode(Number.parseInt(octal, 8)));
 }
@@ -106,7 +106,7 @@ async function blockHolders(nodes: Node[]): Promise<string[]> {
 
 async function swapHolders(names: ReadonlySet<string>): Promise<string[]> {
   const lines = ((await readText('/proc/swaps')) ?? '').split('\n').slice(1);
-  const paths = lines.map((line) => unescape(line.split(/\s/)[0] ?? ''));
+  const paths = lines.map((line) => unescapeField(line.split(/\s/)[0] ?? ''));
   return paths.filter((name) => names.has(name)).map((name) => `swap on ${name}`);
 }
 

@@ -1,6 +1,5 @@
 /** The files under docs/examples, as far as the programs of this machine can check them. */
 import { spawnSync } from 'node:child_process';
-import * as fs from 'node:fs';
 import * as path from 'node:path';
 import t from 'tap';
 
@@ -20,20 +19,4 @@ t.test('examples: the line for fstab is what mount would read', async (t) => {
     return;
   }
   t.match(got, { code: 0, text: /^\/dev\/hast\/shared \/data ext4 noauto,.*_netdev/ });
-});
-
-t.test('examples: the rule for udev', async (t) => {
-  const file = path.join(folder, '60-hast.rules');
-  const lines = fs.readFileSync(file, 'utf8').split('\n')
-    .filter((line) => line !== '' && !line.startsWith('#'));
-  // Pairs of a key, an operator and a quoted value.
-  const pair = '[A-Z]+(?:\\{[^}]+\\})?(?:==|!=|\\+=|=)"[^"]*"';
-  const form = new RegExp(`^${pair}(?:, ${pair})*$`);
-  t.same(lines.filter((line) => !form.test(line)), []);
-  const checked = tool('udevadm', 'verify', file);
-  if (checked.missing || /[Uu]nknown command|unrecognized/.test(checked.text)) {
-    t.pass('NOT TESTED: no udevadm verify', { skip: true });
-  } else {
-    t.equal(checked.code, 0, checked.text);
-  }
 });

@@ -58,17 +58,24 @@ const sampleValues: Readonly<Record<string, string>> = {
   local: '/dev/sdc',
   remote: 'none',
   source: 'tcp://10.0.0.9',
+  filesystem: 'xfs',
+  mountpoint: '/srv',
+  options: 'noatime,logbsize=64k',
+  mkfs: 'on',
 };
 
 /** A file with one statement at one level, and everything else it needs. */
 function fileWith(statement: string, level: Level): string {
   const at = (here: Level): string => (here === level ? statement : '');
   const local = statement.startsWith('local') ? '' : 'local /dev/sdb';
+  const isPart = ['filesystem', 'mountpoint'].some((word) => statement.startsWith(word));
+  const mount = level === 'mount' || isPart
+    ? `mount { filesystem ext4 mountpoint /data } on h1 { mount { ${at('mount')} } }` : '';
   const remote = statement.startsWith('remote') && level === 'resource-node' ? '' : 'remote none';
   return [
     at('global'),
     `on h1 { ${at('node')} }`,
-    `resource r { ${level === 'resource' ? local : 'local /dev/sdb'} ${at('resource')}`,
+    `resource r { ${level === 'resource' ? local : 'local /dev/sdb'} ${mount} ${at('resource')}`,
     `on h1 { ${remote} ${at('resource-node')} } }`,
   ].join('\n');
 }
