@@ -17,6 +17,7 @@ import type { Negotiated } from '../fuse/session.ts';
 import { Reactor } from '../uring/reactor.ts';
 import { heldProtocol } from './held-protocol.ts';
 import { createLogger } from './logger.ts';
+import { holdMountNamespace } from './mount-namespace.ts';
 import { ParentLink } from './parent-link.ts';
 import { Runner } from './runner.ts';
 import { workerFile } from './worker-files.ts';
@@ -294,6 +295,7 @@ function receive(message: ParentMessage, socket: net.Socket | undefined): void {
   }
 }
 
+holdMountNamespace();
 const parent = new ParentLink({
   receive: (message, socket) => {
     try {
