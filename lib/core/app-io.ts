@@ -175,6 +175,7 @@ export class AppIo implements Volume {
     const { extentSize } = this.#context.tracker;
     record.firstExtent = Math.floor(record.pieceFrom / extentSize);
     record.lastExtent = Math.floor((record.pieceTo - 1) / extentSize);
+    record.begins = record.lastExtent > record.firstExtent || record.pieceFrom % extentSize === 0;
     record.launched = false;
     record.localDone = false;
     record.stage = PeerStage.none;

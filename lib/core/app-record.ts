@@ -15,6 +15,7 @@ export class AppRecord implements RangeLock, MarkRequest, StreamItem, RoomWaiter
   to = 0;
   firstExtent = 0;
   lastExtent = 0;
+  begins = false;
   pieceFrom = 0;
   pieceTo = 0;
   seq = 0;

@@ -29,6 +29,8 @@ import { addRegions, RegionSet, regionsOf } from './region-set.ts';
 export interface MarkRequest {
   firstExtent: number;
   lastExtent: number;
+  /** It comes to the start of an extent, as a sequential writer does. */
+  begins: boolean;
   /** Called when mark() returned false and the extents are durably hot now. */
   onMarked(): void;
 }
@@ -123,7 +125,7 @@ export class DirtyTracker {
 
   /** True: the extents are durably hot and held until unmark(). False: `onMarked` follows. */
   mark(request: MarkRequest): boolean {
-    const { firstExtent, lastExtent } = request;
+    const { firstExtent, lastExtent, begins } = request;
     for (let extent = firstExtent; extent <= lastExtent; extent++) {
       if (!this.#hot.isDurable(extent)) {
         if (this.#isAbandoned) return false;
@@ -132,7 +134,7 @@ export class DirtyTracker {
         return false;
       }
     }
-    this.#hot.hold(firstExtent, lastExtent);
+    this.#hot.hold(firstExtent, lastExtent, begins);
     if (this.#hot.wantsMore && !this.#committing) this.#commit();
     return true;
   }
@@ -348,7 +350,8 @@ export class DirtyTracker {
   #gather(): MarkRequest[] {
     const batch: MarkRequest[] = [];
     for (const request of this.#waiting) {
-      if (!this.#hot.take(request.firstExtent, request.lastExtent)) break;
+      const { firstExtent, lastExtent, begins } = request;
+      if (!this.#hot.take(firstExtent, lastExtent, begins)) break;
       batch.push(request);
     }
     this.#waiting = this.#waiting.slice(batch.length);

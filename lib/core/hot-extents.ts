@@ -2,11 +2,12 @@
  * The extents listed as hot, in memory: which writes hold them, and which of them leave when
  * others need their place.
  *
- * A write that goes on where the extent before is hot takes the next ones along, and one that
- * comes half-way through those asks for twice as many: a sequential writer finds its extents hot,
- * instead of waiting for the disk in each, also while the list is long in coming because the disk
- * has much to flush. They cost a place in the list, and are copied after a crash as every hot
- * extent is; unused, they leave with the second checkpoint.
+ * A write that begins an extent where the one before is hot takes the next ones along, and one
+ * that begins the middle one of those asks for twice as many: a sequential writer finds its
+ * extents hot, instead of waiting for the disk in each, also while the list is long in coming
+ * because the disk has much to flush. They take the places of those that were used longest ago,
+ * and are copied after a crash as every hot extent is; unused, they leave with the second
+ * checkpoint. A random writer seldom begins an extent: to it the list is what it uses.
  *
  * Hot path: isDurable(), hold() and release() run once per write.
  */
@@ -21,7 +22,7 @@ interface HotExtent {
   used: number;
   /** Listed in a hot slot that is durable. */
   durable: boolean;
-  /** So many extents are taken ahead when a write comes here; 0: none. */
+  /** So many extents are taken ahead when a write begins here; 0: none. */
   leads: number;
 }
 
@@ -75,14 +76,14 @@ export class HotExtents {
     return this.#hot.get(extent)?.durable === true;
   }
 
-  /** Of a write whose extents are durable. */
-  hold(first: number, last: number): void {
+  /** Of a write whose extents are durable; `begins`: it comes to the start of one. */
+  hold(first: number, last: number, begins: boolean): void {
     const used = ++this.#useCounter;
     for (let extent = first; extent <= last; extent++) {
       const entry = this.#hot.get(extent) as HotExtent;
       entry.inFlight++;
       entry.used = used;
-      if (entry.leads === 0) continue;
+      if (!begins || entry.leads === 0) continue;
       this.#asked.push({ extent, count: entry.leads });
       entry.leads = 0;
     }
@@ -97,7 +98,7 @@ export class HotExtents {
   }
 
   /** Lists and holds the extents of a write; false where too many others are in use. */
-  take(first: number, last: number): boolean {
+  take(first: number, last: number, begins: boolean): boolean {
     let missing = 0;
     for (let extent = first; extent <= last; extent++) {
       const entry = this.#hot.get(extent);
@@ -118,7 +119,7 @@ export class HotExtents {
     for (let extent = first; extent <= last; extent++) {
       (this.#hot.get(extent) as HotExtent).used = used;
     }
-    if (missing > 0 && this.#hot.has(first - 1)) {
+    if (begins && missing > 0 && this.#hot.has(first - 1)) {
       this.#asked.push({ extent: last, count: Math.floor(this.#max / firstShare) });
     }
     return true;

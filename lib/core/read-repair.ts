@@ -23,6 +23,7 @@ export class ReadRepair implements RangeLock, MarkRequest, ReadItem {
   readonly to: number;
   readonly firstExtent: number;
   readonly lastExtent: number;
+  readonly begins = false;
   seq = 0;
   windowBytes = 0;
   sentAt = 0;

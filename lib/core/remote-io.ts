@@ -175,6 +175,7 @@ export class RemoteIo {
     const { extentSize } = tracker;
     write.firstExtent = Math.floor(write.pieceFrom / extentSize);
     write.lastExtent = Math.floor((write.pieceTo - 1) / extentSize);
+    write.begins = write.lastExtent > write.firstExtent || write.pieceFrom % extentSize === 0;
     write.localStarted = this.#host.isDiskless;
     write.ready = this.#host.isDiskless;
     write.isMarking = !this.#host.isDiskless;

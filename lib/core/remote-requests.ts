@@ -49,6 +49,7 @@ export class RemoteWrite extends RemoteRequest
   pieceTo: number;
   firstExtent = 0;
   lastExtent = 0;
+  begins = false;
   seq = 0;
   windowBytes = 0;
   sentAt = 0;

@@ -25,6 +25,14 @@ import {
 
 const { EIO, EINTR, EAGAIN } = os.constants.errno;
 
+/**
+ * Writes through the page cache go in slices: ext4 keeps what one call wrote in one folio, and from
+ * then on goes through all blocks of the folio for each block that is written into it. After
+ * writes of 1 MiB a write of 4 KiB took 17 us, after slices of 256 KiB 8 us; the slices cost
+ * 11 us a MiB.
+ */
+const sliceBytes = 256 * 1024;
+
 /** One operation; pooled. A transfer that comes back short is continued. */
 class DiskOp implements RingOp {
   opcode: RingOpcode = RingOpcode.read;
@@ -88,7 +96,20 @@ export class RingDisk implements OpenDisk, TurnEnd {
   }
 
   write(offset: number, buffer: Buffer, bufferOffset: number, length: number, done: Done): void {
-    this.#transfer(RingOpcode.write, offset, buffer, bufferOffset, length, done);
+    if (length <= sliceBytes || (this.#directFd >= 0 && isWholeBlocks(offset, length))) {
+      this.#transfer(RingOpcode.write, offset, buffer, bufferOffset, length, done);
+      return;
+    }
+    let left = Math.ceil(length / sliceBytes);
+    let failed = 0;
+    const sliceDone = (errno: number): void => {
+      if (errno !== 0) failed = errno;
+      if (--left === 0) done(failed);
+    };
+    for (let at = 0; at < length; at += sliceBytes) {
+      const bytes = Math.min(sliceBytes, length - at);
+      this.#transfer(RingOpcode.write, offset + at, buffer, bufferOffset + at, bytes, sliceDone);
+    }
   }
 
   /**

@@ -121,6 +121,7 @@ class MapRun {
     const request: MarkRequest = {
       firstExtent: Math.floor(offset / options.extentSize),
       lastExtent: Math.floor((offset + length - 1) / options.extentSize),
+      begins: random.chance(0.3),
       onMarked: () => {
         if (life !== this.#life) throw new Error('a call from a former life');
         this.counts.granted++;

@@ -66,7 +66,7 @@ class Owed {
     this.everPeer.fill(1, from, to + perExtent);
     const block = from + random.int(perExtent);
     const request: MarkRequest = {
-      firstExtent, lastExtent,
+      firstExtent, lastExtent, begins: block % 2 === 0,
       onMarked: () => {
         this.peer.fill(1, block, block + 1);
         tracker.setStale(block * blockSize, blockSize);
@@ -340,7 +340,7 @@ t.test('twice: no list is written before what its loss means is durable', async 
   const onMarked = (): void => {
     isMarked = true;
   };
-  const request = { firstExtent: 1, lastExtent: 1, onMarked };
+  const request = { firstExtent: 1, lastExtent: 1, begins: false, onMarked };
   t.notOk(tracker.mark(request));
   world.until(() => isMarked);
   all();
