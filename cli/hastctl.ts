@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 /** hastctl: see `hastctl -h`. Options may stand before or after the command. */
-import { Command, CommanderError } from 'commander';
+import { Command, CommanderError, Option } from 'commander';
 import { HastError } from '../lib/base/errors.ts';
 import { checkCommand, createCommand, dumpCommand } from './copy-commands.ts';
 import type { CreateOptions } from './copy-commands.ts';
@@ -13,6 +13,8 @@ import { orderCommand, resolveCommand, resyncCommand, undoCommand } from './orde
 import type { ResolveOptions } from './order-commands.ts';
 import type { Context } from './output.ts';
 import { chooseConfig, errorJson, errorLine } from './report.ts';
+import { switchoverCommand } from './switchover-command.ts';
+import type { SwitchoverOptions } from './switchover-command.ts';
 import { downCommand, upCommand } from './up-command.ts';
 import { upgradeCommand } from './upgrade-command.ts';
 import { waitCommand } from './wait-command.ts';
@@ -67,6 +69,12 @@ function buildProgram(run: Run) {
     program.command(name).description(text).argument(...manyNames)
       .action((names: string[]) => run((context) => work(context, names)));
   }
+  program.command('switchover')
+    .description('the primary unmounts and leaves, the other node becomes primary and mounts')
+    .argument('<name>', 'resource')
+    .addOption(new Option('--peer-asked').hideHelp())
+    .action((name: string, options: SwitchoverOptions) =>
+      run((context) => switchoverCommand(context, name, options)));
   program.command('status')
     .description('one line per resource')
     .argument('[name...]', "resources; default: 'all'")

@@ -53,7 +53,10 @@ async function foreground(options: Options, choice: ConfigChoice, pidfile: strin
     if (loaded.config === undefined) return loaded;
     return { ...loaded, config: withPidfile(loaded.config, pidfile) };
   };
-  await runForeground({ config, load, level: levelOf(options.debug) });
+  const script = fileURLToPath(new URL('./hastctl.js', import.meta.url));
+  const hastctl = [process.execPath, script, '-c', choice.file];
+  if (choice.node !== undefined) hastctl.push('--node', choice.node);
+  await runForeground({ config, load, level: levelOf(options.debug), hastctl });
 }
 
 async function background(options: Options, choice: ConfigChoice, pidfile: string | undefined) {

@@ -31,6 +31,10 @@ export type RoleWord = (typeof roleWords)[number];
 export const resolveSides = ['local', 'peer'] as const;
 export type ResolveSide = (typeof resolveSides)[number];
 
+/** The peer is to become primary; or to leave that role to this node. */
+export const switchoverWords = ['take-over', 'hand-over'] as const;
+export type SwitchoverWhat = (typeof switchoverWords)[number];
+
 export type ControlCommand =
   | { command: 'ping' }
   /** `resources` empty: all of them. */
@@ -44,6 +48,8 @@ export type ControlCommand =
     undo: string | null;
   }
   | { command: 'undo'; resource: string; file: string }
+  /** Asks the peer's hastd; answered when that one has done it, or failed. */
+  | { command: 'switchover'; resource: string; what: SwitchoverWhat }
   /** hastd becomes what is installed now; it answers before, and again at the socket afterwards. */
   | { command: 'replace-hastd' }
   /** The workers become what is installed now, under their devices. */
@@ -116,6 +122,8 @@ export interface ReplyOf {
   'peer-gone': { results: OrderResult[] };
   undo: { results: OrderResult[] };
   resolve: { resolution: Resolution };
+  /** Exit code of hastctl there, and what it printed. */
+  switchover: { code: number; text: string };
   'replace-hastd': { pid: number; release: string };
   'replace-workers': { results: ReplacedWorker[] };
 }

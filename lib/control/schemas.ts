@@ -1,5 +1,5 @@
 /** JSON schemas of the control protocol's messages, for ajv. */
-import { resolveSides, roleWords } from './messages.ts';
+import { resolveSides, roleWords, switchoverWords } from './messages.ts';
 
 const count = { type: 'integer', minimum: 0 } as const;
 const text = { type: 'string' } as const;
@@ -32,6 +32,7 @@ const commandFields: Record<string, Record<string, object>> = {
     undo: { ...absolute, nullable: true },
   },
   undo: { resource: name, file: absolute },
+  switchover: { resource: name, what: { enum: switchoverWords } },
   'replace-workers': { resources: names },
 };
 
@@ -108,6 +109,7 @@ export const replySchemas = {
   'peer-gone': orderReply,
   undo: orderReply,
   resolve: record({ ...head, resolution }),
+  switchover: record({ ...head, code: count, text }),
   'replace-hastd': record({ ...head, pid: count, release: text }),
   'replace-workers': record({
     ...head,

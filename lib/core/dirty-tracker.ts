@@ -13,27 +13,17 @@
  *
  * Hot path: mark() and unmark() run once per write.
  */
-import { assert } from '../base/assert.ts';
 import { regionBitBytes } from '../format/map-pages.ts';
 import { limits } from '../format/limits.ts';
 import type { Superblock } from '../format/superblock.ts';
 import type { BlockMap } from './block-map.ts';
+import { HotExtents } from './hot-extents.ts';
 import { LocalMarks, type LocalFlush } from './local-marks.ts';
 import { MapWriter, type RegionImage, type RegionMarks } from './map-writer.ts';
 import type { LoadedMap } from './map-loader.ts';
 import { PeerMarks } from './peer-marks.ts';
 import type { DiskPort, Done } from './ports.ts';
 import { addRegions, RegionSet, regionsOf } from './region-set.ts';
-
-interface HotExtent {
-  extent: number;
-  /** Writes between mark() and unmark(). */
-  inFlight: number;
-  /** Value of the use counter at the last write. */
-  used: number;
-  /** Listed in a hot slot that is durable. */
-  durable: boolean;
-}
 
 /** A write that needs its extents hot; pooled by its owner. */
 export interface MarkRequest {
@@ -61,23 +51,18 @@ export class DirtyTracker {
   readonly #peer: PeerMarks;
   readonly #local: LocalMarks;
   readonly #writer: MapWriter;
-  readonly #keepDirty: number;
-  readonly #hot = new Map<number, HotExtent>();
+  readonly #hot: HotExtents;
   /** Regions with marks that no durable page holds: of hot extents, or not yet persisted. */
   readonly #unwritten: RegionSet;
   /** Regions whose durable page holds blocks that are clean by now. */
   readonly #excess: RegionSet;
   readonly #image = new Uint8Array(regionBitBytes);
-  #useCounter = 0;
-  #usedAtCheckpoint = 0;
   #committing = false;
   #broken = false;
   #isAbandoned = false;
   #waiting: MarkRequest[] = [];
   /** Callers of persist(): served by the next commit. */
   #persist: { regions: RegionSet; done: Done }[] = [];
-  #evicted: number[] = [];
-  #hotChanged = false;
 
   /** `now`: milliseconds, for `oldestWrite`. */
   constructor(
@@ -85,7 +70,7 @@ export class DirtyTracker {
     onError: (errno: number) => void, now: (() => number) | null = null,
   ) {
     this.extentSize = geometry.extentSize;
-    this.#keepDirty = geometry.keepDirty;
+    this.#hot = new HotExtents(geometry, loaded.hot, loaded.hotCopies >= 2);
     this.#peer = new PeerMarks(loaded.peerStale, geometry.mediaSize, loaded.handedDown);
     this.#local = new LocalMarks(loaded.localStale, geometry.mediaSize);
     this.#writer = new MapWriter(disk, geometry, loaded, now, (errno) => {
@@ -95,9 +80,6 @@ export class DirtyTracker {
     });
     this.#unwritten = this.#regions(loaded.inherited);
     this.#excess = this.#regions([]);
-    // As if evicted just now: the first list names them still, beside the pages written with it.
-    this.#evicted = [...loaded.hot];
-    this.#hotChanged = loaded.hot.length > 0 || loaded.hotCopies < 2;
   }
 
   /** Extents listed as hot now. */
@@ -143,23 +125,20 @@ export class DirtyTracker {
   mark(request: MarkRequest): boolean {
     const { firstExtent, lastExtent } = request;
     for (let extent = firstExtent; extent <= lastExtent; extent++) {
-      if (this.#hot.get(extent)?.durable !== true) {
+      if (!this.#hot.isDurable(extent)) {
         if (this.#isAbandoned) return false;
         this.#waiting.push(request);
         if (!this.#committing) this.#commit();
         return false;
       }
     }
-    this.#hold(firstExtent, lastExtent);
+    this.#hot.hold(firstExtent, lastExtent);
+    if (this.#hot.wantsMore && !this.#committing) this.#commit();
     return true;
   }
 
   unmark(request: MarkRequest): void {
-    for (let extent = request.firstExtent; extent <= request.lastExtent; extent++) {
-      const entry = this.#hot.get(extent);
-      assert(entry !== undefined && entry.inFlight > 0, 'an unmarked extent was held');
-      entry.inFlight--;
-    }
+    this.#hot.release(request.firstExtent, request.lastExtent);
     if (this.#waiting.length > 0 && !this.#committing) this.#commit();
   }
 
@@ -315,11 +294,8 @@ export class DirtyTracker {
    */
   checkpoint(done: Done): void {
     const regions = this.#regions(this.#excess);
-    for (const entry of this.#hot.values()) {
-      if (entry.inFlight === 0 && entry.used <= this.#usedAtCheckpoint) this.#evict(entry);
-    }
-    this.#usedAtCheckpoint = this.#useCounter;
-    const isClean = regions.size === 0 && this.#evicted.length === 0 && !this.#hotChanged;
+    this.#hot.evictUnused();
+    const isClean = regions.size === 0 && !this.#hot.changed;
     if (isClean && !this.#isAbandoned) done(0);
     else this.#enqueue(regions, done);
   }
@@ -348,7 +324,7 @@ export class DirtyTracker {
 
   /** Every block of these extents may differ: what a sync target tells its source. */
   hotExtents(): number[] {
-    return [...this.#hot.keys()];
+    return this.#hot.extents();
   }
 
   #regions(regions: Iterable<number>): RegionSet {
@@ -356,7 +332,7 @@ export class DirtyTracker {
   }
 
   #release(regions: RegionSet, done: Done): void {
-    for (const entry of this.#hot.values()) if (entry.inFlight === 0) this.#evict(entry);
+    this.#hot.evictIdle();
     this.#enqueue(regions.addAll(this.#unwritten).addAll(this.#excess), () => {
       // The list just written still names what was evicted with it.
       this.persist([], done);
@@ -369,91 +345,44 @@ export class DirtyTracker {
     if (!this.#committing) this.#commit();
   }
 
-  #hold(firstExtent: number, lastExtent: number): void {
-    const used = ++this.#useCounter;
-    for (let extent = firstExtent; extent <= lastExtent; extent++) {
-      const entry = this.#hot.get(extent) as HotExtent;
-      entry.inFlight++;
-      entry.used = used;
-    }
-  }
-
-  #evict(entry: HotExtent): void {
-    this.#hot.delete(entry.extent);
-    this.#evicted.push(entry.extent);
-    this.#hotChanged = true;
-  }
-
-  /** Makes room for `count` more extents; false where too many are in use. */
-  #makeRoom(count: number): boolean {
-    const max = this.#keepDirty;
-    if (this.#hot.size + count <= max) return true;
-    const idle = [...this.#hot.values()].filter((entry) => entry.inFlight === 0);
-    const missing = this.#hot.size + count - max;
-    if (idle.length < missing) return false;
-    // A few more than asked for: random writers would pay a commit for each otherwise.
-    const take = Math.min(idle.length, Math.max(missing, max >> 4));
-    // What is evicted stays in the slot once more, which has room for as many again.
-    if (this.#evicted.length + take > max) return false;
-    idle.sort((one, other) => one.used - other.used);
-    for (let index = 0; index < take; index++) this.#evict(idle[index] as HotExtent);
-    return true;
-  }
-
   #gather(): MarkRequest[] {
     const batch: MarkRequest[] = [];
-    let taken = 0;
     for (const request of this.#waiting) {
-      const { firstExtent, lastExtent } = request;
-      let missing = 0;
-      for (let extent = firstExtent; extent <= lastExtent; extent++) {
-        if (this.#hot.has(extent)) (this.#hot.get(extent) as HotExtent).inFlight++;
-        else missing++;
-      }
-      const fits = this.#makeRoom(missing);
-      for (let extent = firstExtent; extent <= lastExtent; extent++) {
-        const entry = this.#hot.get(extent);
-        if (entry !== undefined) {
-          if (!fits) entry.inFlight--;
-        } else if (fits) {
-          this.#hot.set(extent, { extent, inFlight: 1, used: 0, durable: false });
-          this.#hotChanged = true;
-        }
-      }
-      if (!fits) break;
-      const used = ++this.#useCounter;
-      for (let extent = firstExtent; extent <= lastExtent; extent++) {
-        (this.#hot.get(extent) as HotExtent).used = used;
-      }
+      if (!this.#hot.take(request.firstExtent, request.lastExtent)) break;
       batch.push(request);
-      taken++;
     }
-    this.#waiting = this.#waiting.slice(taken);
+    this.#waiting = this.#waiting.slice(batch.length);
     return batch;
   }
 
   #commit(): void {
     if (this.#broken || this.#isAbandoned) return;
     const batch = this.#gather();
+    const isAhead = this.#hot.takeAhead();
     const persist = this.#persist;
-    if (batch.length === 0 && persist.length === 0) return;
+    if (batch.length === 0 && persist.length === 0 && !isAhead) return;
     this.#persist = [];
     this.#committing = true;
     const regions = this.#regionsOf(persist);
+    const listed = (): void => {
+      this.#hot.madeDurable();
+      for (const request of batch) if (!this.#isAbandoned) request.onMarked();
+    };
     const finish = (): void => {
       this.#committing = false;
-      for (const entry of this.#hot.values()) entry.durable = true;
       for (const one of persist) if (!this.#isAbandoned) one.done(0);
-      for (const request of batch) if (!this.#isAbandoned) request.onMarked();
-      const more = this.#waiting.length > 0 || this.#persist.length > 0;
+      const more = this.#waiting.length > 0 || this.#persist.length > 0 || this.#hot.wantsMore;
       if (more && !this.#committing) this.#commit();
     };
-    if (this.#hotChanged || regions.size > 0) this.updates++;
+    const { changed } = this.#hot;
+    if (changed || regions.size > 0) this.updates++;
     else if (this.#writer.isSynced) {
+      listed();
       finish();
       return;
     }
-    this.#writer.commit(regions, this.#imageOf, this.#hotChanged ? this.#hotList() : null, finish);
+    const list = changed ? this.#hot.list() : null;
+    this.#writer.commit(regions, this.#imageOf, list, listed, finish);
   }
 
   /** What this commit writes: what was asked for, and the marks of extents that are leaving. */
@@ -462,19 +391,11 @@ export class DirtyTracker {
     const regions = this.#regions(this.#writer.isSynced ? [] : this.#unwritten);
     for (const one of persist) regions.addAll(one.regions);
     const perRegion = limits.regionSize / this.extentSize;
-    for (const extent of this.#evicted) {
+    for (const extent of this.#hot.leaving) {
       const region = Math.floor(extent / perRegion);
       if (this.#unwritten.has(region)) regions.add(region);
     }
     return regions;
-  }
-
-  #hotList(): number[] {
-    const extents = new Set([...this.#hot.keys(), ...this.#evicted]);
-    this.#evicted = [];
-    // The next list differs where this one still names what was evicted.
-    this.#hotChanged = extents.size !== this.#hot.size;
-    return [...extents];
   }
 
   /** Asked for a region whose page is written now; good until it is asked again. */

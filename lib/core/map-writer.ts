@@ -31,6 +31,8 @@ export interface RegionImage {
 interface PageWrite {
   offset: number;
   raw: Buffer;
+  /** Called when it is durable, before the writes beside it are. */
+  durable: (() => void) | null;
 }
 
 /** Writes under way at once (4 KiB each, and one pair of hot slots): bounds a commit's memory. */
@@ -105,27 +107,29 @@ export class MapWriter {
   /**
    * Makes the pages of `regions` and the hot list (null: as it was) durable, then the index. The
    * first commit must name every region with inherited marks; it repairs what was read once only.
-   * `imageOf` is asked when a page is made, and its answer used at once. `done` may come at once
-   * where nothing is to be written; it never comes after an error.
+   * `imageOf` is asked when a page is made, and its answer used at once. `listed` comes when the
+   * list is durable, mostly well before the rest. Both may come at once where nothing is to be
+   * written; they never come after an error.
    */
   commit(
     regions: Iterable<number>, imageOf: (region: number) => RegionImage,
-    hot: readonly number[] | null, done: () => void,
+    hot: readonly number[] | null, listed: () => void, done: () => void,
   ): void {
     if (!this.#isSynced) {
-      this.#sync(() => this.commit(regions, imageOf, hot, done));
+      this.#sync(() => this.commit(regions, imageOf, hot, listed, done));
       return;
     }
+    if (hot === null) listed();
     const indexPages = this.#indexRepairs;
     this.#indexRepairs = new Set();
     // While no list is readable everything counts as hot: until the pages and the index say so.
     const lateHot = this.#hasHotList ? null : hot;
     const earlyHot = this.#hasHotList ? hot : null;
-    this.#writeAll(this.#pageWrites(regions, imageOf, earlyHot, indexPages), () => {
+    this.#writeAll(this.#pageWrites(regions, imageOf, indexPages, earlyHot, listed), () => {
       const sequence = ++this.#sequence;
       this.#writeAll(this.#indexWrites(indexPages, 1, sequence), () => {
         this.#writeAll(this.#indexWrites(indexPages, 0, sequence), () => {
-          this.#writeAll(this.#hotWrites(lateHot), done);
+          this.#writeAll(this.#hotWrites(lateHot, listed), done);
         });
       });
     });
@@ -147,10 +151,10 @@ export class MapWriter {
 
   /** Notes in `indexPages` whose index entry changes. */
   *#pageWrites(
-    regions: Iterable<number>, imageOf: (region: number) => RegionImage,
-    hot: readonly number[] | null, indexPages: Set<number>,
+    regions: Iterable<number>, imageOf: (region: number) => RegionImage, indexPages: Set<number>,
+    hot: readonly number[] | null, listed: () => void,
   ): Generator<PageWrite, void> {
-    yield* this.#hotWrites(hot);
+    yield* this.#hotWrites(hot, listed);
     for (const region of regions) {
       const { peer, local } = imageOf(region);
       const hasPage = (peer !== null && peer !== 'full') || (local !== null && local !== 'full');
@@ -166,12 +170,15 @@ export class MapWriter {
       yield {
         offset: mapOffset + region * limits.mapPageSize,
         raw: encodeMapPage(identity, bitsOf(peer), bitsOf(local)),
+        durable: null,
       };
     }
   }
 
   /** The pair of slots after the newest list's, in one write; nothing where there is no list. */
-  *#hotWrites(extents: readonly number[] | null): Generator<PageWrite, void> {
+  *#hotWrites(
+    extents: readonly number[] | null, durable: () => void,
+  ): Generator<PageWrite, void> {
     if (extents === null) return;
     const { hotSlotSize, hotSlotCount, hotOffset, copyId } = this.#geometry;
     this.#hasHotList = true;
@@ -181,6 +188,7 @@ export class MapWriter {
     yield {
       offset: hotOffset + this.#hotPair * 2 * hotSlotSize,
       raw: Buffer.concat([slot, slot]),
+      durable,
     };
   }
 
@@ -196,6 +204,7 @@ export class MapWriter {
       yield {
         offset: indexOffset + (page * 2 + slot) * limits.mapPageSize,
         raw: encodeIndexPage({ copyId, number: page, sequence }, states),
+        durable: null,
       };
     }
   }
@@ -212,15 +221,20 @@ export class MapWriter {
       return;
     }
     let failed = 0;
-    const one = (errno: number): void => {
+    const one = (write: PageWrite, errno: number): void => {
       if (this.#isAbandoned) return;
       if (errno !== 0) failed = errno;
+      else write.durable?.();
+      // The disk may have been given up because of it.
+      if (this.#isAbandoned) return;
       if (--left > 0) return;
       this.#oldestWrite = null;
       if (failed === 0) this.#writeAll(writes, done);
       else this.#onError(failed);
     };
     this.#oldestWrite = this.#now === null ? null : this.#now();
-    for (const write of wave) this.#disk.writeDurable(write.offset, write.raw, one);
+    for (const write of wave) {
+      this.#disk.writeDurable(write.offset, write.raw, (errno) => one(write, errno));
+    }
   }
 }

@@ -11,6 +11,7 @@ import type { DiskPort, UndoSink, UndoSource } from './ports.ts';
 import { PutBack } from './put-back.ts';
 import { Resolution } from './resolution.ts';
 import type { Resource } from './resource.ts';
+import { Switchover } from './switchover.ts';
 
 /** Why a command was not carried out, and what to do instead. */
 export interface Refusal {
@@ -62,10 +63,12 @@ const attachMsMin = 5000;
 export class Operator {
   /** A decision between split copies that is being carried out. */
   resolution: Resolution | null = null;
+  readonly switchover: Switchover;
   readonly #resource: Resource;
 
   constructor(resource: Resource) {
     this.#resource = resource;
+    this.switchover = new Switchover(resource);
   }
 
   /** A resync that runs stops sending; one that begins waits. Not kept over a restart. */

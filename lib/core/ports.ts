@@ -8,6 +8,7 @@
  * - buffers are lent until the callback.
  */
 import type { Frame } from '../format/frame.ts';
+import type { SwitchoverSaid } from '../format/switchover.ts';
 import type { UndoInfo } from '../format/undo.ts';
 
 /** Memory that outlives the process that writes it, but not this boot of its machine. */
@@ -137,6 +138,8 @@ export type ResourceEvent =
 
 export interface EventPort {
   event(event: ResourceEvent): void;
+  /** What the peer says of a switchover. Without it a question is answered with "not here". */
+  switchover?(said: SwitchoverSaid): void;
 }
 
 export interface TurnPort {

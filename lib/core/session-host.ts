@@ -3,6 +3,7 @@ import type { Hello, Lineage } from '../format/hello.ts';
 import type { AsyncTail } from './async-tail.ts';
 import type { BlockMap } from './block-map.ts';
 import type { RefuseReason } from './generation.ts';
+import type { Operator } from './operator.ts';
 import type { PeerStream } from './peer-stream.ts';
 import type { ResyncPace } from './resync-pace.ts';
 import type { Session } from './session.ts';
@@ -45,6 +46,7 @@ export function isHandshake(phase: SessionPhase): boolean {
 export interface SessionHost {
   readonly isPrimary: boolean;
   readonly tail: AsyncTail;
+  readonly operator: Operator;
   /**
    * The complete peer was promoted; false where this node is being promoted too, and stays
    * primary. Throws HAST_E_PROTOCOL where this node is primary already.

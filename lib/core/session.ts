@@ -322,6 +322,9 @@ export class Session implements LinkHandler, AckSink {
         return;
       case FrameType.syncDoneAck: this.#expect('finishing'); this.source.targetComplete(); return;
       case FrameType.resolve: this.#expect('resolving'); this.resolve?.decided(); return;
+      case FrameType.switchover: case FrameType.switchoverDone:
+        this.#host.operator.switchover.take(this, frame);
+        return;
       case FrameType.detach: this.#server.take(frame); return;
       case FrameType.detachAck: this.#expect('claiming'); this.remote?.claimed(); return;
       case FrameType.pullDone: this.#expect('serving'); this.#server.release(); return;

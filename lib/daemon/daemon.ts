@@ -33,6 +33,7 @@ import type { Pidfile } from './pidfile.ts';
 import { takePidfile } from './pidfile.ts';
 import { release } from './release.ts';
 import { Supervisor } from './supervisor.ts';
+import { Switchovers } from './switchovers.ts';
 import type { Timing } from './timing.ts';
 import { defaultTiming } from './timing.ts';
 import type { DescriptorStore } from './service-manager.ts';
@@ -52,6 +53,8 @@ export interface DaemonOptions {
   /** `check` rejects where what is installed cannot take over; `become` returns where it failed. */
   successor?: { check(): Promise<void>; become(): void };
   timing?: Partial<Timing>;
+  /** Command line of hastctl for this configuration: what the peer asks for is done by it. */
+  hastctl?: readonly string[];
   /** What this node speaks; this program's own by default. */
   protocol?: Protocol;
   lookup?: Lookup;
@@ -74,6 +77,7 @@ export class Daemon {
   readonly #log: Logger;
   readonly #hooks: Hooks;
   readonly #listener: Listener;
+  readonly #switchovers: Switchovers;
   readonly #supervisors = new Map<string, Supervisor>();
   #config: Config;
   #pidfile: Pidfile | undefined;
@@ -92,6 +96,11 @@ export class Daemon {
     this.#listener = new Listener({
       log: options.log, addresses, targets: () => this.#peerTargets(),
       protocol: options.protocol ?? ownProtocol,
+    });
+    this.#switchovers = new Switchovers({
+      log: options.log, hastctl: options.hastctl ?? [],
+      tell: async (name, say) =>
+        await this.#supervisors.get(name)?.order({ kind: 'switchover', say }),
     });
     for (const resource of options.config.resources) this.#add(resource);
   }
@@ -131,6 +140,9 @@ export class Daemon {
         const chosen = this.#select(request.resources);
         return { results: await Promise.all(chosen.map((one) => changeRole(one, role, force))) };
       }
+      case 'switchover':
+        this.#select([request.resource]);
+        return await this.#switchovers.ask(request.resource, request.what);
       case 'replace-hastd':
         return await this.#replace();
       case 'replace-workers': {
@@ -296,6 +308,7 @@ export class Daemon {
       hooks: this.#hooks,
       log,
       timing: { ...defaultTiming, ...this.#options.timing },
+      onSwitchover: (name, said) => this.#switchovers.receive(name, said),
     }));
   }
 
@@ -398,7 +411,7 @@ export class Daemon {
 }
 
 type OrderRequest = Exclude<ControlRequest, {
-  command: 'ping' | 'status' | 'role' | 'replace-hastd' | 'replace-workers';
+  command: 'ping' | 'status' | 'role' | 'switchover' | 'replace-hastd' | 'replace-workers';
 }>;
 
 function orderOf(request: OrderRequest): Order {

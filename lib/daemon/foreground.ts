@@ -12,6 +12,7 @@ import { LaunchedSide } from './launcher.ts';
 import type { LogLevel } from './logger.ts';
 import { heldProtocol } from './held-protocol.ts';
 import { createLogger, logLevelVariable } from './logger.ts';
+import { holdMountNamespace } from './mount-namespace.ts';
 import { exemptFromOom } from './oom-score.ts';
 import { ServiceManager } from './service-manager.ts';
 import { becomeSuccessor, checkSuccessor } from './successor.ts';
@@ -28,6 +29,8 @@ export interface ForegroundOptions {
   /** Reads the configuration again, with the same overrides. */
   load(): LoadResult;
   level: LogLevel;
+  /** Command line of hastctl for the same configuration. */
+  hastctl: readonly string[];
 }
 
 /** Returns when a signal has stopped the daemon. Throws where it cannot start. */
@@ -35,6 +38,7 @@ export async function runForeground(options: ForegroundOptions): Promise<void> {
   const launched = new LaunchedSide();
   const worker = fileURLToPath(new URL('./worker.js', import.meta.url));
   process.title = 'hastd';
+  holdMountNamespace();
   process.env[logLevelVariable] = options.level;
   const log = createLogger({ level: options.level });
   const protocol = heldProtocol(process.env);
@@ -62,6 +66,7 @@ export async function runForeground(options: ForegroundOptions): Promise<void> {
       },
       operations: systemDevice,
       store: services,
+      hastctl: options.hastctl,
       successor: { check: checkSuccessor, become: () => becomeSuccessor(log) },
     });
   } catch (error) {

@@ -22,6 +22,7 @@ import { RingDisk } from '../disk/ring-disk.ts';
 import { decodePreface, PrefaceAnswer, prefaceVersionFits } from '../format/preface.ts';
 import { ownProtocol, type Protocol } from '../format/protocol.ts';
 import type { ResourceStatus } from '../format/status.ts';
+import type { SwitchoverSaid } from '../format/switchover.ts';
 import type { WireOptions } from '../format/wire.ts';
 import { dial } from '../net/connector.ts';
 import { lz4Compressor } from '../net/lz4.ts';
@@ -37,6 +38,8 @@ export interface RunnerOptions {
   node: string;
   log: Logger;
   onEvent: (event: ResourceEvent) => void;
+  /** What the peer says of a switchover. */
+  onSwitchover?: (said: SwitchoverSaid) => void;
   /** What this node speaks; this program's own by default. */
   protocol?: Protocol;
   /** How what a resolution overwrites is kept. */
@@ -69,6 +72,7 @@ export class Runner {
   readonly #node: string;
   readonly #log: Logger;
   readonly #onEvent: (event: ResourceEvent) => void;
+  readonly #onSwitchover: ((said: SwitchoverSaid) => void) | undefined;
   readonly #undoFiles: UndoFiles;
   readonly #onResumed: PromoteDone | undefined;
   readonly #inflightFile: string | undefined;
@@ -92,6 +96,7 @@ export class Runner {
     this.#node = options.node;
     this.#log = options.log;
     this.#onEvent = options.onEvent;
+    this.#onSwitchover = options.onSwitchover;
     this.#undoFiles = options.undoFiles ?? noUndoFiles;
     this.#onResumed = options.onResumed;
     this.#inflightFile = options.inflightFile;
@@ -129,7 +134,10 @@ export class Runner {
       connect: this.#connectPort(),
       clock: { now: () => performance.now(), wallSeconds: () => Math.floor(Date.now() / 1000) },
       random: { id64: randomId, unit: () => Math.random() },
-      events: { event: (event) => this.#event(event) },
+      events: {
+        event: (event) => this.#event(event),
+        ...(this.#onSwitchover === undefined ? {} : { switchover: this.#onSwitchover }),
+      },
       turn: {
         request: () => this.#requestTurn(),
         deadlineChanged: () => this.#arm(),

@@ -170,7 +170,7 @@ export class Supervisor {
    * outside of the queue, so that a role change ends them instead of waiting for them.
    */
   async order(order: Order): Promise<Resolution | null> {
-    this.#log.info({ order }, 'an order');
+    if (order.kind !== 'switchover') this.#log.info({ order }, 'an order');
     const { orderMs, copyMs, stepMs } = this.#timing;
     if (order.kind === 'resolve') {
       await within(stepMs, 'looking at the undo file', refuseUndoOnVolume(order, this.#device));

@@ -15,6 +15,7 @@ import { HastError, errorText } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import type { ResourceConfig } from '../config/model.ts';
 import type { RoleWord } from '../control/messages.ts';
+import type { SwitchoverSaid } from '../format/switchover.ts';
 import { within } from './deadline.ts';
 import type { DeviceOperations } from './device.ts';
 import { LocalGuard } from './local-guard.ts';
@@ -38,6 +39,8 @@ export interface KeeperOptions {
   store?: DescriptorStore | undefined;
   log: Logger;
   timing: Timing;
+  /** What the peer of a resource says of a switchover. */
+  onSwitchover?: (resource: string, said: SwitchoverSaid) => void;
 }
 
 export interface KeeperEvents {
@@ -351,6 +354,7 @@ export class WorkerKeeper {
     const worker = new WorkerProcess(link, {
       event: (event) => this.#events.event(event),
       unmounted: () => this.#events.unmounted(run),
+      switchover: (said) => this.#options.onSwitchover?.(this.name, said),
     });
     const run: Run = { worker, fuseFd };
     void worker.exited.then((exit) => this.#events.ended(run, exit));

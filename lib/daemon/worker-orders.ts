@@ -79,6 +79,9 @@ async function run(order: Order, host: OrderHost): Promise<Resolution | null> {
       return null;
     case 'resolve':
       return await resolveSplitBrain(order, host);
+    case 'switchover':
+      await settled((done) => operator.switchover.say(order.say, done));
+      return null;
     case 'undo':
       await putBack(order.file, host);
       return null;

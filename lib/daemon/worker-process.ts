@@ -6,6 +6,7 @@ import type * as net from 'node:net';
 import { HastError } from '../base/errors.ts';
 import type { Resolution } from '../control/messages.ts';
 import type { ResourceStatus } from '../format/status.ts';
+import type { SwitchoverSaid } from '../format/switchover.ts';
 import { within } from './deadline.ts';
 import type { WorkerLink } from './worker-link.ts';
 import type { Order, ParentMessage, WorkerMessage } from './worker-protocol.ts';
@@ -27,6 +28,8 @@ export interface WorkerSays {
   event(event: WorkerEvent): void;
   /** Nobody can use the volume any more, and it was not the parent who saw to that. */
   unmounted(): void;
+  /** What the peer said. */
+  switchover(said: SwitchoverSaid): void;
 }
 
 interface Waiter {
@@ -180,6 +183,10 @@ export class WorkerProcess {
   #receive(message: WorkerMessage): void {
     if (message.type === 'event') {
       this.#says.event(message.event);
+      return;
+    }
+    if (message.type === 'switchover') {
+      this.#says.switchover(message.said);
       return;
     }
     if (message.type === 'unmounted') {

@@ -11,6 +11,7 @@ import type { ErrorCode } from '../base/errors.ts';
 import type { Resolution, ResolveSide } from '../control/messages.ts';
 import type { ResourceEvent } from '../core/ports.ts';
 import type { ResourceStatus } from '../format/status.ts';
+import type { SwitchoverSaid } from '../format/switchover.ts';
 import type { Negotiated } from '../fuse/session.ts';
 
 export interface StartMessage {
@@ -53,7 +54,9 @@ export type Order =
   | { kind: 'attach' }
   | { kind: 'peer-gone' }
   | { kind: 'resolve'; discard: ResolveSide; dryRun: boolean; undo: string | null }
-  | { kind: 'undo'; file: string };
+  | { kind: 'undo'; file: string }
+  /** To be passed to the peer. */
+  | { kind: 'switchover'; say: SwitchoverSaid };
 
 export type ParentMessage =
   | StartMessage
@@ -109,6 +112,8 @@ export type WorkerMessage =
   | { type: 'ordered'; id: number; resolution: Resolution | null }
   | { type: 'declined'; id: number; code: ErrorCode; message: string; hint: string }
   | { type: 'status'; status: ResourceStatus }
+  /** From the peer. */
+  | { type: 'switchover'; said: SwitchoverSaid }
   | { type: 'adopted'; memo: WorkerMemo }
   | { type: 'taken'; id: number }
   /** The last message to a parent that is not its own before an exit in order. */

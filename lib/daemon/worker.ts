@@ -7,6 +7,7 @@ import * as path from 'node:path';
 import { HastError, errorText } from '../base/errors.ts';
 import type { PromoteDone } from '../core/role-change.ts';
 import { withFields } from './log-fields.ts';
+import type { SwitchoverSaid } from '../format/switchover.ts';
 import { createDirectFrontend, type DirectFrontendOptions } from '../fuse/direct-frontend.ts';
 import { UndoFileReader, UndoFileWriter } from '../disk/undo-file.ts';
 import type { Frontend } from '../fuse/frontend.ts';
@@ -16,6 +17,7 @@ import type { Negotiated } from '../fuse/session.ts';
 import { Reactor } from '../uring/reactor.ts';
 import { heldProtocol } from './held-protocol.ts';
 import { createLogger } from './logger.ts';
+import { holdMountNamespace } from './mount-namespace.ts';
 import { ParentLink } from './parent-link.ts';
 import { Runner } from './runner.ts';
 import { workerFile } from './worker-files.ts';
@@ -25,6 +27,8 @@ import {
 } from './worker-protocol.ts';
 
 const exitSoftware = 70;
+/** Exit code of hastctl without a daemon, for the peer. */
+const noDaemonCode = 71;
 /** For tests and comparisons: `off` lets threads do the I/O. */
 const ringVariable = 'HAST_RING';
 const stuckMessageMs = 500;
@@ -94,6 +98,7 @@ function start(message: StartMessage): void {
       if (kind === 'attach' || kind === 'detach') isDetached = kind === 'detach';
       send({ type: 'event', event: kind });
     },
+    onSwitchover: passOn,
     protocol: heldProtocol(process.env),
     undoFiles: { create: UndoFileWriter.create, open: UndoFileReader.open },
     inflightFile: workerFile(path.dirname(message.mountPoint), name, 'inflight'),
@@ -110,6 +115,18 @@ function start(message: StartMessage): void {
     parent.listen(message.socket);
     send({ type: 'ready' });
   });
+}
+
+/** To the parent, which can run what is asked for; without one the peer shall not wait. */
+function passOn(said: SwitchoverSaid): void {
+  if (parent.isOpen) {
+    send({ type: 'switchover', said });
+    return;
+  }
+  if (said.kind !== 'ask') return;
+  const text = 'hastctl: error: no hastd is there to do it; try: start hastd there\n';
+  const say = { kind: 'answer', id: said.id, code: noDaemonCode, text } as const;
+  runner?.order({ kind: 'switchover', say }, () => undefined);
 }
 
 /** The original's process titles: scripts look for them with ps. */
@@ -232,7 +249,9 @@ function order(current: Runner, id: number, asked: Order): void {
       return;
     }
     const { code, message, hint = '' } = error;
-    log.warn({ order: asked, code, error: message }, 'an order was not carried out');
+    // Tried again many times while the peer is away.
+    const level = asked.kind === 'switchover' ? 'debug' : 'warn';
+    log[level]({ order: asked, code, error: message }, 'an order was not carried out');
     send({ type: 'declined', id, code, message, hint });
   });
 }
@@ -276,6 +295,7 @@ function receive(message: ParentMessage, socket: net.Socket | undefined): void {
   }
 }
 
+holdMountNamespace();
 const parent = new ParentLink({
   receive: (message, socket) => {
     try {

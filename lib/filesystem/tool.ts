@@ -22,6 +22,7 @@ const sbin = '/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin';
  */
 export function runTool(
   program: string, args: readonly string[], timeoutMs: number,
+  started: (pid: number | undefined) => void = () => undefined,
 ): Promise<ToolResult> {
   const PATH = `${process.env['PATH'] ?? ''}:${sbin}`;
   const { NODE_OPTIONS: _, ...inherited } = process.env;
@@ -29,6 +30,7 @@ export function runTool(
     const child = spawn(program, args, {
       env: { ...inherited, PATH, LC_ALL: 'C' }, stdio: ['ignore', 'pipe', 'pipe'],
     });
+    started(child.pid);
     const stdout = collect(child.stdout);
     const stderr = collect(child.stderr);
     let leave: NodeJS.Timeout | undefined;

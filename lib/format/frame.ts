@@ -58,6 +58,9 @@ export const FrameType = {
   readData: 36,
   /** The read `seq` failed with errno `arg`; the copy is kept. */
   readError: 37,
+  /** What the two hastds say to each other of a switchover; `offset` is the id of the question. */
+  switchover: 50,
+  switchoverDone: 51,
   keepalive: 48,
   keepaliveReply: 49,
 } as const;

@@ -14,6 +14,8 @@ export const Feature = {
   remote: 1,
   /** Answers `number` frames. */
   numbers: 2,
+  /** One node asks the other to take over, or to hand over. */
+  switchover: 4,
 } as const;
 export type FeatureName = keyof typeof Feature;
 
@@ -23,6 +25,7 @@ export const featureNames = Object.keys(Feature) as FeatureName[];
 const featureFrames: Readonly<Record<FeatureName, readonly number[]>> = {
   remote: [FrameType.detach, FrameType.detachAck, FrameType.pullDone, FrameType.pullDoneAck],
   numbers: [FrameType.number, FrameType.numberAck],
+  switchover: [FrameType.switchover, FrameType.switchoverDone],
 };
 
 const featureOf = new Uint8Array(256);
@@ -40,7 +43,8 @@ export interface Protocol {
 
 /** What this program speaks. */
 export const ownProtocol: Protocol = {
-  versionMin: 1, versionMax: 1, features: Feature.remote | Feature.numbers,
+  versionMin: 1, versionMax: 1,
+  features: Feature.remote | Feature.numbers | Feature.switchover,
 };
 
 /** What a pair of nodes uses. */

@@ -8,13 +8,15 @@
  */
 import * as fs from 'node:fs';
 import * as path from 'node:path';
-import { HastError } from '../base/errors.ts';
+import { errorText, HastError } from '../base/errors.ts';
 import { holders } from './holders.ts';
+import { loopHint, makeLoopNodes } from './nodes.ts';
 import { run } from './run.ts';
 import { listNames, readText } from './sysfs.ts';
 
 /** Requests as large as the front end takes; the default of 1280 cuts them in two, unequally. */
 const REQUEST_KIB = '1024';
+const ATTACH_TRIES_MAX = 5;
 const DETACH_WAIT_MS = 10_000;
 const DETACH_POLL_MS = 20;
 const DELETED = ' (deleted)';
@@ -30,11 +32,39 @@ export async function attachLoop(file: string, options: AttachOptions = {}): Pro
   const args = ['--find', '--show', '--direct-io=on'];
   if (options.readonly === true) args.push('--read-only');
   if (options.sectorSize !== undefined) args.push('--sector-size', String(options.sectorSize));
-  const device = await run('losetup', [...args, file], `cannot attach ${file}`);
+  const device = await losetup([...args, file], `cannot attach ${file}`);
   const queue = `/sys/block/${loopName(device)}/queue/max_sectors_kb`;
   // Best effort: it costs speed only.
   await fs.promises.writeFile(queue, REQUEST_KIB).catch(() => undefined);
   return device;
+}
+
+/**
+ * The kernel makes a new device where none is free, and in a container losetup then lacks its node.
+ * What is made here may be taken by somebody else before the next try.
+ */
+async function losetup(args: string[], failure: string): Promise<string> {
+  for (let tries = 1; ; tries++) {
+    try {
+      return await run('losetup', args, failure);
+    } catch (cause) {
+      if (tries < ATTACH_TRIES_MAX && (await missingNodesMade(cause))) continue;
+      const hint = await loopHint();
+      if (!(cause instanceof HastError) || hint === undefined) throw cause;
+      throw new HastError(cause.code, cause.message, { cause, hint });
+    }
+  }
+}
+
+/** Whether another try may go better. */
+async function missingNodesMade(failure: unknown): Promise<boolean> {
+  try {
+    return (await makeLoopNodes()).length > 0;
+  } catch (cause) {
+    if (!(cause instanceof HastError) || cause.hint === undefined) throw cause;
+    const message = `${errorText(failure)}; ${cause.message}`;
+    throw new HastError(cause.code, message, { cause, hint: cause.hint });
+  }
 }
 
 export interface DetachOptions {

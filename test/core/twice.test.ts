@@ -62,7 +62,8 @@ class Owed {
     const firstExtent = random.int(extentCount - 1);
     const lastExtent = firstExtent + random.int(2);
     const [from, to] = [firstExtent * perExtent, (lastExtent + 1) * perExtent];
-    this.everPeer.fill(1, from, to);
+    // The next one may be taken along.
+    this.everPeer.fill(1, from, to + perExtent);
     const block = from + random.int(perExtent);
     const request: MarkRequest = {
       firstExtent, lastExtent,

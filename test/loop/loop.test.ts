@@ -166,6 +166,36 @@ t.test('loop: device mapper on top of it is named', needsMapper, async (t) => {
   t.match(users, [new RegExp(`^used by dm-\\d+ \\(${name}\\)$`)]);
 });
 
+/** Attaches in a /dev of its own, as a container has it, holding only what `nodes` makes. */
+async function attachInside(file: string, nodes: string): Promise<string> {
+  const script = `
+    const { attachLoop, detachLoop } = await import(process.argv[1]);
+    try {
+      const device = await attachLoop(process.argv[2]);
+      await detachLoop(device);
+      console.log('attached', device);
+    } catch (error) {
+      console.log(error.code, error.message, '|', error.hint);
+    }`;
+  const module = new URL('../../lib/loop/loop.js', import.meta.url).href;
+  return succeed('unshare', ['-m', 'env', '-u', 'NODE_OPTIONS', 'sh', '-c',
+    `mount -t tmpfs none /dev && mknod /dev/null c 1 3 && ${nodes} && ` +
+    'exec "$0" --input-type=module -e "$1" "$2" "$3"',
+    process.execPath, script, module, file]);
+}
+
+t.test('loop: in a /dev of its own', needsLoops, async (t) => {
+  const file = path.join(fs.realpathSync(t.testdir({ image: '' })), 'image');
+  fs.truncateSync(file, SIZE);
+  t.teardown(() => release(file));
+  const control = 'mknod /dev/loop-control c 10 237';
+  t.match(await attachInside(file, control), /^attached \/dev\/loop\d+$/m, 'the node is made');
+  t.match(await attachInside(file, 'true'), /^attached/m, 'losetup then tries all nodes');
+  t.match(await attachInside(`${file}2`, control), /^HAST_E_DEVICE cannot attach .* \| undefined/m);
+  const noRight = `${control} && mount -o remount,ro /dev`;
+  t.match(await attachInside(file, noRight), /cannot make \/dev\/loop.* \| .*CAP_MKNOD/m);
+});
+
 t.test('loop: mountinfo is matched by number and by source', async (t) => {
   const text = [
     '21 1 7:5 / /a\\040b rw shared:1 - ext4 /dev/loop5 rw',

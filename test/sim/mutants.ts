@@ -61,17 +61,18 @@ const single = 'faults.kill-resume=4,app.depth=1,app.write=10,app.read=0,app.flu
 export const mutants: readonly Mutant[] = [
   {
     name: 'skip-the-mark', file: tracker, rule: 'mark first', seeds: 100,
-    find: 'if (this.#hot.get(extent)?.durable !== true) {',
-    replace: 'if (this.#hot.get(extent) === undefined) {',
+    find: 'if (!this.#hot.isDurable(extent)) {',
+    replace: 'if (!this.#hot.extents().includes(extent)) {',
   },
   {
     name: 'mark-not-durable', file: 'lib/core/map-writer.ts', rule: 'mark first', seeds: 100,
-    find: 'for (const write of wave) this.#disk.writeDurable(write.offset, write.raw, one);',
-    replace: 'for (const write of wave) this.#disk.write(write.offset, write.raw, 0, ' +
-      'write.raw.length, one);',
+    find: 'this.#disk.writeDurable(write.offset, write.raw, (errno) => one(write, errno));',
+    replace: 'this.#disk.write(write.offset, write.raw, 0, write.raw.length, ' +
+      '(errno) => one(write, errno));',
   },
   {
-    name: 'list-without-the-evicted', file: tracker, rule: 'clear last', seeds: 400,
+    name: 'list-without-the-evicted', file: 'lib/core/hot-extents.ts', rule: 'clear last',
+    seeds: 400,
     find: 'const extents = new Set([...this.#hot.keys(), ...this.#evicted]);',
     replace: 'const extents = new Set([...this.#hot.keys()]);',
   },

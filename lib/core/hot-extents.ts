@@ -1,0 +1,202 @@
+/**
+ * The extents listed as hot, in memory: which writes hold them, and which of them leave when
+ * others need their place.
+ *
+ * A write that goes on where the extent before is hot takes the next ones along, and one that
+ * comes half-way through those asks for twice as many: a sequential writer finds its extents hot,
+ * instead of waiting for the disk in each, also while the list is long in coming because the disk
+ * has much to flush. They cost a place in the list, and are copied after a crash as every hot
+ * extent is; unused, they leave with the second checkpoint.
+ *
+ * Hot path: isDurable(), hold() and release() run once per write.
+ */
+import { assert } from '../base/assert.ts';
+import type { Superblock } from '../format/superblock.ts';
+
+interface HotExtent {
+  extent: number;
+  /** Writes between hold() or take() and release(). */
+  inFlight: number;
+  /** Value of the use counter at the last write. */
+  used: number;
+  /** Listed in a hot slot that is durable. */
+  durable: boolean;
+  /** So many extents are taken ahead when a write comes here; 0: none. */
+  leads: number;
+}
+
+/** Which part of the list is taken ahead at first, and at most. */
+const firstShare = 32;
+const mostShare = 4;
+
+export class HotExtents {
+  readonly #max: number;
+  readonly #extentCount: number;
+  readonly #hot = new Map<number, HotExtent>();
+  /** Gone from the list in memory, and in the next one that is written once more. */
+  #evicted: number[];
+  #useCounter = 0;
+  #usedAtCheckpoint = 0;
+  #changed: boolean;
+  /** Behind which extents more are asked for, and how many. */
+  #asked: { extent: number; count: number }[] = [];
+
+  /** `listed`: what the disk has. They count as evicted just now; `isWhole`: in both slots. */
+  constructor(geometry: Readonly<Superblock>, listed: readonly number[], isWhole: boolean) {
+    this.#max = geometry.keepDirty;
+    this.#extentCount = Math.ceil(geometry.mediaSize / geometry.extentSize);
+    this.#evicted = [...listed];
+    this.#changed = listed.length > 0 || !isWhole;
+  }
+
+  get size(): number {
+    return this.#hot.size;
+  }
+
+  /** The next list differs from the one that was written last. */
+  get changed(): boolean {
+    return this.#changed;
+  }
+
+  /** Evicted since the last list: in the next one their region's page must be durable. */
+  get leaving(): readonly number[] {
+    return this.#evicted;
+  }
+
+  get wantsMore(): boolean {
+    return this.#asked.length > 0;
+  }
+
+  extents(): number[] {
+    return [...this.#hot.keys()];
+  }
+
+  isDurable(extent: number): boolean {
+    return this.#hot.get(extent)?.durable === true;
+  }
+
+  /** Of a write whose extents are durable. */
+  hold(first: number, last: number): void {
+    const used = ++this.#useCounter;
+    for (let extent = first; extent <= last; extent++) {
+      const entry = this.#hot.get(extent) as HotExtent;
+      entry.inFlight++;
+      entry.used = used;
+      if (entry.leads === 0) continue;
+      this.#asked.push({ extent, count: entry.leads });
+      entry.leads = 0;
+    }
+  }
+
+  release(first: number, last: number): void {
+    for (let extent = first; extent <= last; extent++) {
+      const entry = this.#hot.get(extent);
+      assert(entry !== undefined && entry.inFlight > 0, 'an extent that is let go was held');
+      entry.inFlight--;
+    }
+  }
+
+  /** Lists and holds the extents of a write; false where too many others are in use. */
+  take(first: number, last: number): boolean {
+    let missing = 0;
+    for (let extent = first; extent <= last; extent++) {
+      const entry = this.#hot.get(extent);
+      if (entry === undefined) missing++;
+      else entry.inFlight++;
+    }
+    const fits = this.#makeRoom(missing);
+    for (let extent = first; extent <= last; extent++) {
+      const entry = this.#hot.get(extent);
+      if (entry !== undefined) {
+        if (!fits) entry.inFlight--;
+      } else if (fits) {
+        this.#add(extent).inFlight = 1;
+      }
+    }
+    if (!fits) return false;
+    const used = ++this.#useCounter;
+    for (let extent = first; extent <= last; extent++) {
+      (this.#hot.get(extent) as HotExtent).used = used;
+    }
+    if (missing > 0 && this.#hot.has(first - 1)) {
+      this.#asked.push({ extent: last, count: Math.floor(this.#max / firstShare) });
+    }
+    return true;
+  }
+
+  /** Lists what was asked for ahead, as far as there is room; true where that is something. */
+  takeAhead(): boolean {
+    const asked = this.#asked;
+    this.#asked = [];
+    let isMore = false;
+    for (const { extent: leader, count } of asked) {
+      const end = Math.min(this.#extentCount, leader + 1 + count);
+      let missing = 0;
+      for (let extent = leader + 1; extent < end; extent++) if (!this.#hot.has(extent)) missing++;
+      if (missing === 0 || !this.#makeRoom(missing)) continue;
+      for (let extent = leader + 1; extent < end; extent++) {
+        if (!this.#hot.has(extent)) this.#add(extent);
+      }
+      const middle = this.#hot.get(leader + Math.ceil(count / 2));
+      if (middle !== undefined) middle.leads = Math.min(2 * count, this.#max / mostShare);
+      isMore = true;
+    }
+    return isMore;
+  }
+
+  /** The list last made is durable. */
+  madeDurable(): void {
+    for (const entry of this.#hot.values()) entry.durable = true;
+  }
+
+  /** Evicts what no write holds. */
+  evictIdle(): void {
+    for (const entry of this.#hot.values()) if (entry.inFlight === 0) this.#evict(entry);
+  }
+
+  /** Evicts what had no write since the last time. */
+  evictUnused(): void {
+    for (const entry of this.#hot.values()) {
+      if (entry.inFlight === 0 && entry.used <= this.#usedAtCheckpoint) this.#evict(entry);
+    }
+    this.#usedAtCheckpoint = this.#useCounter;
+  }
+
+  /** What is to be written: what was evicted since the last list stays once more. */
+  list(): number[] {
+    const extents = new Set([...this.#hot.keys(), ...this.#evicted]);
+    this.#evicted = [];
+    // The next list differs where this one still names what was evicted.
+    this.#changed = extents.size !== this.#hot.size;
+    return [...extents];
+  }
+
+  #add(extent: number): HotExtent {
+    const entry = { extent, inFlight: 0, used: this.#useCounter, durable: false, leads: 0 };
+    this.#hot.set(extent, entry);
+    this.#changed = true;
+    return entry;
+  }
+
+  #evict(entry: HotExtent): void {
+    this.#hot.delete(entry.extent);
+    this.#evicted.push(entry.extent);
+    this.#changed = true;
+  }
+
+  /** Makes room for `count` more extents; false where too many are in use. */
+  #makeRoom(count: number): boolean {
+    const max = this.#max;
+    if (this.#hot.size + count <= max) return true;
+    const idle = [...this.#hot.values()].filter((entry) => entry.inFlight === 0);
+    const missing = this.#hot.size + count - max;
+    if (idle.length < missing) return false;
+    // A few more than asked for: random writers would pay a commit for each otherwise.
+    const take = Math.min(idle.length, Math.max(missing, max >> 4));
+    // What is evicted stays in the slot once more, which has room for as many again.
+    if (this.#evicted.length + take > max) return false;
+    idle.sort((one, other) => one.used - other.used);
+    for (let index = 0; index < take; index++) this.#evict(idle[index] as HotExtent);
+    return true;
+  }
+}

@@ -1,0 +1,115 @@
+/**
+ * Goal: a sequential writer finds its extents hot; nobody else pays for it, and what was taken
+ * ahead in vain leaves again.
+ */
+import t from 'tap';
+import { HotExtents } from '../../lib/core/hot-extents.ts';
+import type { Superblock } from '../../lib/format/superblock.ts';
+
+/** Of a list of 512. */
+const ahead = 16;
+const aheadMax = 128;
+
+function list(keepDirty: number, extentCount = 10_000): HotExtents {
+  const geometry = { keepDirty, extentSize: 1, mediaSize: extentCount } as Superblock;
+  return new HotExtents(geometry, [], true);
+}
+
+/** One write, with a commit where it needs one; returns how often it had to wait, 0 or 1. */
+function write(hot: HotExtents, extent: number, last = extent): number {
+  let waits = 0;
+  let isHot = true;
+  for (let at = extent; at <= last; at++) isHot &&= hot.isDurable(at);
+  if (isHot) {
+    hot.hold(extent, last);
+  } else {
+    waits++;
+    if (!hot.take(extent, last)) throw new Error('no room');
+  }
+  if (!isHot || hot.wantsMore) {
+    hot.takeAhead();
+    hot.list();
+    hot.madeDurable();
+  }
+  hot.release(extent, last);
+  return waits;
+}
+
+t.test('hot-extents: a sequential writer waits twice', async (t) => {
+  const hot = list(512);
+  let waits = 0;
+  let lists = 0;
+  for (let extent = 100; extent < 2100; extent++) {
+    const before = hot.extents().length;
+    for (let part = 0; part < 3; part++) waits += write(hot, extent);
+    if (hot.extents().length !== before) lists++;
+    t.ok(hot.size <= 512);
+  }
+  t.equal(waits, 2, 'at its first extent, and at the next');
+  t.ok(lists <= 2000 / (aheadMax / 2) + 6, `${lists} lists`);
+});
+
+t.test('hot-extents: several sequential writers at once', async (t) => {
+  const waitsOf = (writers: number): number => {
+    const hot = list(512, 1_000_000);
+    let waits = 0;
+    for (let at = 0; at < 1000; at++) {
+      for (let writer = 0; writer < writers; writer++) waits += write(hot, writer * 10_000 + at);
+    }
+    return waits / writers;
+  };
+  t.equal(waitsOf(2), 2);
+  // They evict each other's by then: still far better than once in each extent.
+  for (const writers of [4, 16]) t.ok(waitsOf(writers) < 150, `${writers} writers`);
+});
+
+t.test('hot-extents: a writer that jumps takes nothing along', async (t) => {
+  const hot = list(512);
+  for (let extent = 0; extent < 1000; extent += 2) write(hot, extent);
+  t.equal(hot.size, 500);
+});
+
+t.test('hot-extents: the end of the volume is the end', async (t) => {
+  const hot = list(512, 50);
+  for (let extent = 40; extent < 50; extent++) write(hot, extent);
+  t.same(hot.extents().sort((one, other) => one - other), [40, 41, 42, 43, 44, 45, 46, 47, 48, 49]);
+});
+
+t.test('hot-extents: nobody in flight is evicted for what is taken ahead', async (t) => {
+  const hot = list(64);
+  const held: number[] = [];
+  for (let extent = 0; extent < 126; extent += 2) {
+    t.ok(hot.take(extent, extent));
+    held.push(extent);
+  }
+  t.ok(hot.take(125, 125), 'the last place');
+  t.ok(hot.wantsMore);
+  t.notOk(hot.takeAhead());
+  for (const extent of held) t.ok(hot.extents().includes(extent));
+  t.equal(hot.size, 64);
+});
+
+t.test('hot-extents: a small list has no place for it', async (t) => {
+  const hot = list(31);
+  write(hot, 5);
+  write(hot, 6);
+  t.same(hot.extents(), [5, 6]);
+});
+
+t.test('hot-extents: what was taken in vain leaves with the second checkpoint', async (t) => {
+  const hot = list(512);
+  write(hot, 5);
+  write(hot, 6);
+  t.equal(hot.size, 2 + ahead);
+  hot.evictUnused();
+  t.equal(hot.size, 2 + ahead);
+  write(hot, 6);
+  hot.evictUnused();
+  t.same(hot.extents(), [6]);
+  t.same([...hot.leaving].length, 1 + ahead);
+  t.ok(hot.changed);
+  t.equal(hot.list().length, 2 + ahead, 'named once more');
+  t.ok(hot.changed);
+  t.same(hot.list(), [6]);
+  t.notOk(hot.changed);
+});
