@@ -29,8 +29,6 @@ interface SystemFile {
   mode: number;
   /** Installed only where this directory exists; always without one. */
   where?: string;
-  /** Not to be missed in a package: of an optional part. */
-  isOptional?: true;
 }
 
 const units = '/etc/systemd/system';
@@ -42,12 +40,12 @@ const files: readonly SystemFile[] = [
   { source: '60-hast.rules', target: '/etc/udev/rules.d/60-hast.rules', mode: 0o644 },
   {
     source: 'ocf/hast', target: '/usr/lib/ocf/resource.d/hast/hast', mode: 0o755,
-    where: '/usr/lib/ocf', isOptional: true,
+    where: '/usr/lib/ocf',
   },
-  {
-    source: 'keepalived-notify', target: '/usr/lib/hast/keepalived-notify', mode: 0o755,
-    where: '/etc/keepalived', isOptional: true,
-  },
+  ...['keepalived-notify', 'keepalived-check', 'keepalived.conf'].map((source) => ({
+    source, target: `/usr/lib/hast/${source}`, mode: source.endsWith('.conf') ? 0o644 : 0o755,
+    where: '/etc/keepalived',
+  })),
 ];
 
 type Outcome = 'written' | 'unchanged' | 'replaced' | 'changed by hand';
@@ -60,9 +58,8 @@ const folder = [path.join(here, 'system'), path.join(here, '../../cli/system')]
 /** Writes nothing where one of the files was changed by hand, unless `force`. */
 export async function installUnits(context: Context, options: InstallOptions): Promise<number> {
   const root = options.dir === undefined ? '/' : path.resolve(options.dir);
-  const chosen = files.filter(({ source, where, isOptional }) =>
-    (isOptional !== true || fs.existsSync(path.join(folder, source))) &&
-    (where === undefined || fs.existsSync(path.join(root, where))));
+  const chosen = files.filter(({ where }) =>
+    where === undefined || fs.existsSync(path.join(root, where)));
   const words = placeholders(context);
   const planned = chosen.map(({ source, target, mode }) => {
     const text = sealed(filled(fs.readFileSync(path.join(folder, source), 'utf8'), words));

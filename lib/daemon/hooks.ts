@@ -13,6 +13,9 @@ export type HookEvent =
   /** Of ours. */
   | 'detach' | 'attach';
 
+/** As the original's. */
+export const slowDefaultMs = 60_000;
+
 export interface HooksOptions {
   log: Logger;
   /** A hook that runs longer is named in the log this often. */
@@ -25,7 +28,7 @@ export class Hooks {
 
   constructor(options: HooksOptions) {
     this.#log = options.log;
-    this.#slowMs = options.slowMs ?? 60_000;
+    this.#slowMs = options.slowMs ?? slowDefaultMs;
   }
 
   /** Starts `program EVENT RESOURCE ARGS...`; nothing where there is no program. */

@@ -68,6 +68,23 @@ t.test('install-units: written, repeated, replaced, kept where changed by hand',
   t.same(allBelow(t.testdirName), [], 'printing writes nothing');
 });
 
+t.test('install-units: for cluster managers, where they are installed', async (t) => {
+  const dir = t.testdir({ etc: { keepalived: {} }, usr: { lib: { ocf: {} } } });
+  install(dir, '-c', '/srv/hast.conf');
+  const scripts = ['hast/keepalived-check', 'hast/keepalived-notify', 'ocf/resource.d/hast/hast'];
+  const below = path.join(dir, 'usr/lib');
+  t.same(allBelow(below), [...scripts, 'hast/keepalived.conf'].sort());
+  for (const script of scripts) {
+    const file = path.join(below, script);
+    t.equal(fs.statSync(file).mode & 0o777, 0o755, script);
+    t.equal(tool('sh', '-n', file).code, 0);
+  }
+  for (const script of scripts.slice(0, 2)) {
+    const text = fs.readFileSync(path.join(below, script), 'utf8');
+    t.match(text, `installed='${process.execPath} ${hastctl} -c /srv/hast.conf'\n`);
+  }
+});
+
 t.test('install-units: words of a command line', async (t) => {
   t.equal(unitWord('/usr/bin/node'), '/usr/bin/node');
   t.equal(unitWord('a b'), '"a b"');

@@ -12,7 +12,7 @@ import type { Config, ResourceConfig } from '../../lib/config/model.ts';
 import { callDaemon } from '../../lib/control/client.ts';
 import type { RoleWord } from '../../lib/control/messages.ts';
 import { Daemon } from '../../lib/daemon/daemon.ts';
-import { Hooks } from '../../lib/daemon/hooks.ts';
+import { Hooks, slowDefaultMs } from '../../lib/daemon/hooks.ts';
 import { Listener } from '../../lib/daemon/listener.ts';
 import type { PeerTarget } from '../../lib/daemon/listener.ts';
 import { readable } from '../../lib/daemon/logger.ts';
@@ -346,7 +346,10 @@ it('hooks: arguments as the original’s, failures in the log', async (test) => 
   test.match(lines.sort(), [/cannot be started .*ENOENT/, /hook failed .*"code":3/]);
   fs.writeFileSync(hook, '#!/bin/sh\nsleep 0.2\n');
   new Hooks({ log, slowMs: 20 }).run(hook, 'disconnect', 'shared');
-  await until('the slow one', () => lines.some((line) => line.includes('still running')));
+  const slow = (): string[] => lines.filter((line) => line.includes('still running'));
+  await until('the slow one, again and again', () => slow().length >= 2);
+  test.match(slow()[0], /^warn .*"resource":"shared","event":"disconnect"/);
+  test.equal(slowDefaultMs, 60_000, 'as the original');
   await until('its end', () => lines.some((line) => line.includes('the hook ended')));
 });
 
