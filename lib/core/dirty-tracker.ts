@@ -291,7 +291,7 @@ export class DirtyTracker {
   }
 
   /**
-   * Lets go of hot extents without a write since the last checkpoint and of marks that are
+   * Lets go of hot extents without a write for some checkpoints and of marks that are
    * clean, with one commit; an idle volume ends with nothing marked after two.
    */
   checkpoint(done: Done): void {

@@ -6,8 +6,8 @@
  * that begins the middle one of those asks for twice as many: a sequential writer finds its
  * extents hot, instead of waiting for the disk in each, also while the list is long in coming
  * because the disk has much to flush. They take the places of those that were used longest ago,
- * and are copied after a crash as every hot extent is; unused, they leave with the second
- * checkpoint. A random writer seldom begins an extent: to it the list is what it uses.
+ * and are copied after a crash as every hot extent is; unused, they leave as all do. A random
+ * writer seldom begins an extent: to it the list is what it uses.
  *
  * Hot path: isDurable(), hold() and release() run once per write.
  */
@@ -26,6 +26,11 @@ interface HotExtent {
   leads: number;
 }
 
+/**
+ * Checkpoints that an extent stays without a write while others are written: a database that
+ * writes a hundred blocks a second all over its files would find each extent cold otherwise.
+ */
+const restMax = 15;
 /** Which part of the list is taken ahead at first, and at most. */
 const firstShare = 32;
 const mostShare = 4;
@@ -37,7 +42,8 @@ export class HotExtents {
   /** Gone from the list in memory, and in the next one that is written once more. */
   #evicted: number[];
   #useCounter = 0;
-  #usedAtCheckpoint = 0;
+  /** Values of the use counter at the last checkpoints, the latest last. */
+  #usedAt: number[] = [];
   #changed: boolean;
   /** Behind which extents more are asked for, and how many. */
   #asked: { extent: number; count: number }[] = [];
@@ -155,12 +161,18 @@ export class HotExtents {
     for (const entry of this.#hot.values()) if (entry.inFlight === 0) this.#evict(entry);
   }
 
-  /** Evicts what had no write since the last time. */
+  /**
+   * A checkpoint: evicts what had no write for a while, and all that no write holds where nothing
+   * was written since the last one.
+   */
   evictUnused(): void {
+    const isQuiet = this.#usedAt.at(-1) === this.#useCounter;
+    this.#usedAt.push(this.#useCounter);
+    const oldest = this.#usedAt.length > restMax ? this.#usedAt.shift() as number : -1;
+    const last = isQuiet ? this.#useCounter : oldest;
     for (const entry of this.#hot.values()) {
-      if (entry.inFlight === 0 && entry.used <= this.#usedAtCheckpoint) this.#evict(entry);
+      if (entry.inFlight === 0 && entry.used <= last) this.#evict(entry);
     }
-    this.#usedAtCheckpoint = this.#useCounter;
   }
 
   /** What is to be written: what was evicted since the last list stays once more. */

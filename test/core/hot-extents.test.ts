@@ -108,20 +108,35 @@ t.test('hot-extents: a small list has no place for it', async (t) => {
   t.same(hot.extents(), [5, 6]);
 });
 
-t.test('hot-extents: what was taken in vain leaves with the second checkpoint', async (t) => {
+t.test('hot-extents: when nothing is written all leave with the second checkpoint', async (t) => {
   const hot = list(512);
   write(hot, 5);
   write(hot, 6);
   t.equal(hot.size, 2 + ahead);
   hot.evictUnused();
   t.equal(hot.size, 2 + ahead);
-  write(hot, 6);
+  t.ok(hot.take(6, 6, false));
   hot.evictUnused();
-  t.same(hot.extents(), [6]);
-  t.same([...hot.leaving].length, 1 + ahead);
+  t.equal(hot.size, 2 + ahead, 'something was written');
+  hot.evictUnused();
+  t.same(hot.extents(), [6], 'what a write holds stays');
+  t.equal(hot.leaving.length, 1 + ahead);
   t.ok(hot.changed);
   t.equal(hot.list().length, 2 + ahead, 'named once more');
   t.ok(hot.changed);
   t.same(hot.list(), [6]);
   t.notOk(hot.changed);
+});
+
+t.test('hot-extents: while others are written they stay for fifteen checkpoints', async (t) => {
+  const hot = list(512);
+  write(hot, 5);
+  for (let checkpoint = 0; checkpoint < 15; checkpoint++) {
+    write(hot, 100);
+    hot.evictUnused();
+    t.ok(hot.isDurable(5), `checkpoint ${checkpoint}`);
+  }
+  write(hot, 100);
+  hot.evictUnused();
+  t.same(hot.extents(), [100]);
 });
