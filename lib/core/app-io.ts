@@ -7,6 +7,7 @@
  * overlapping write is later in the stream too.
  *
  * Hot path: submit() to complete(); records are pooled.
+ * `npm run bench`, write-32 on fullsync: all JavaScript is 7 % of the processors' time.
  */
 import { AppOp, type AppRequest, type Volume } from './ports.ts';
 import { FrameFlag, FrameType } from '../format/frame.ts';

@@ -9,7 +9,7 @@
  * and are copied after a crash as every hot extent is; unused, they leave as all do. A random
  * writer seldom begins an extent: to it the list is what it uses.
  *
- * Hot path: isDurable(), hold() and release() run once per write.
+ * Hot path: isDurable(), hold() and release() run once per write; figures as in dirty-tracker.ts.
  */
 import { assert } from '../base/assert.ts';
 import type { Superblock } from '../format/superblock.ts';

@@ -13,6 +13,7 @@
  * may be under way when it is.
  *
  * Hot path: enter() and leave() run once per write, and allocate nothing.
+ * `npm run bench`, write-32 on fullsync: all JavaScript is 7 % of the processors' time.
  */
 import { assert } from '../base/assert.ts';
 import {

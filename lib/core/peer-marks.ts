@@ -8,7 +8,7 @@
  * - a block that was stale before its latest write is not in `executed`: that write may have been
  *   to a part of it.
  *
- * Hot path: set() and sent() run once per write.
+ * Hot path: set() and sent() run once per write; figures as in dirty-tracker.ts.
  */
 import { BlockMap } from './block-map.ts';
 

