@@ -46,6 +46,10 @@ const files: readonly SystemFile[] = [
     source, target: `/usr/lib/hast/${source}`, mode: source.endsWith('.conf') ? 0o644 : 0o755,
     where: '/etc/keepalived',
   })),
+  {
+    source: 'hastctl.bash', target: '/usr/share/bash-completion/completions/hastctl', mode: 0o644,
+    where: '/usr/share/bash-completion',
+  },
 ];
 
 type Outcome = 'written' | 'unchanged' | 'replaced' | 'changed by hand';
