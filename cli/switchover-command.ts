@@ -85,7 +85,7 @@ async function giveAway(run: Run): Promise<void> {
     await takeDown(run, steps);
   } catch (error) {
     const isUnmounted = steps.done.some(({ step, already }) => step === 'unmount' && !already);
-    if (isUnmounted) await bringUp(run, steps).catch(() => undefined);
+    if (isUnmounted) await mountAgain(run, error);
     throw error;
   }
   try {
@@ -96,6 +96,19 @@ async function giveAway(run: Run): Promise<void> {
   }
   run.pauseSeconds = Math.round(performance.now() - startedAt) / 1000;
   steps.add({ step: 'pause', seconds: run.pauseSeconds, already: false, note: '' });
+}
+
+/** This node has not left. What cannot be mounted again is said beside why it could not leave. */
+async function mountAgain({ steps, ...place }: Run, why: unknown): Promise<void> {
+  try {
+    await bringUp(place, steps);
+  } catch (error) {
+    const { name } = place.resource;
+    throw new HastError(
+      'HAST_E_REFUSED', `${errorText(why)}; and it is not mounted again: ${errorText(error)}`,
+      { cause: error, hint: `hastctl list ${name}, then: hastctl up ${name}` },
+    );
+  }
 }
 
 function unknown(name: string, error: HastError): HastError {

@@ -57,7 +57,9 @@ export class Engine {
 
   #request(method: string, path: string, content?: unknown): Promise<Answer> {
     const text = content === undefined ? '' : JSON.stringify(content);
-    const headers = { 'Content-Type': 'application/json', 'Content-Length': text.length };
+    const headers = {
+      'Content-Type': 'application/json', 'Content-Length': Buffer.byteLength(text),
+    };
     const options = { socketPath: this.#socketPath, method, path, headers };
     return new Promise((resolve, reject) => {
       const request = http.request(options, (response) => {

@@ -173,14 +173,12 @@ export class AppIo implements Volume {
     record.pieceTo = record.op === AppOp.write
       ? record.to
       : Math.min(record.to, record.pieceFrom + pieceBytesMax(this.#context));
-    const { extentSize } = this.#context.tracker;
-    record.firstExtent = Math.floor(record.pieceFrom / extentSize);
-    record.lastExtent = Math.floor((record.pieceTo - 1) / extentSize);
-    record.begins = record.lastExtent > record.firstExtent || record.pieceFrom % extentSize === 0;
+    const { tracker } = this.#context;
+    tracker.aim(record, record.pieceFrom, record.pieceTo);
     record.launched = false;
     record.localDone = false;
     record.stage = PeerStage.none;
-    if (this.#context.tracker.mark(record)) {
+    if (tracker.mark(record)) {
       record.marked = true;
       this.launch(record);
     }

@@ -123,6 +123,14 @@ export class DirtyTracker {
     this.#persist = [];
   }
 
+  /** Sets the extents of `request` to those of the bytes `from` up to `to`, at least one. */
+  aim(request: MarkRequest, from: number, to: number): void {
+    const { extentSize } = this;
+    request.firstExtent = Math.floor(from / extentSize);
+    request.lastExtent = Math.floor((to - 1) / extentSize);
+    request.begins = request.lastExtent > request.firstExtent || from % extentSize === 0;
+  }
+
   /** True: the extents are durably hot and held until unmark(). False: `onMarked` follows. */
   mark(request: MarkRequest): boolean {
     const { firstExtent, lastExtent, begins } = request;

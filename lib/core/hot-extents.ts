@@ -31,9 +31,9 @@ interface HotExtent {
  * writes a hundred blocks a second all over its files would find each extent cold otherwise.
  */
 const restMax = 15;
-/** Which part of the list is taken ahead at first, and at most. */
-const firstShare = 32;
-const mostShare = 4;
+/** What is taken ahead at first and at most: the list's length shifted right by so much. */
+const firstShift = 5;
+const mostShift = 2;
 
 export class HotExtents {
   readonly #max: number;
@@ -126,7 +126,7 @@ export class HotExtents {
       (this.#hot.get(extent) as HotExtent).used = used;
     }
     if (begins && missing > 0 && this.#hot.has(first - 1)) {
-      this.#asked.push({ extent: last, count: Math.floor(this.#max / firstShare) });
+      this.#asked.push({ extent: last, count: this.#max >> firstShift });
     }
     return true;
   }
@@ -139,13 +139,18 @@ export class HotExtents {
     for (const { extent: leader, count } of asked) {
       const end = Math.min(this.#extentCount, leader + 1 + count);
       let missing = 0;
-      for (let extent = leader + 1; extent < end; extent++) if (!this.#hot.has(extent)) missing++;
-      if (missing === 0 || !this.#makeRoom(missing)) continue;
       for (let extent = leader + 1; extent < end; extent++) {
+        const entry = this.#hot.get(extent);
+        // About to be used: what lies elsewhere makes room first.
+        if (entry !== undefined) entry.used = this.#useCounter;
+        else missing++;
+      }
+      if (missing === 0 || !this.#makeRoom(missing)) continue;
+      for (let extent = leader + 1; extent < end && this.#hot.size < this.#max; extent++) {
         if (!this.#hot.has(extent)) this.#add(extent);
       }
       const middle = this.#hot.get(leader + Math.ceil(count / 2));
-      if (middle !== undefined) middle.leads = Math.min(2 * count, this.#max / mostShare);
+      if (middle !== undefined) middle.leads = Math.min(2 * count, this.#max >> mostShift);
       isMore = true;
     }
     return isMore;

@@ -21,9 +21,9 @@ export type RepairDone = (errno: number, data: Buffer | null) => void;
 export class ReadRepair implements RangeLock, MarkRequest, ReadItem {
   readonly from: number;
   readonly to: number;
-  readonly firstExtent: number;
-  readonly lastExtent: number;
-  readonly begins = false;
+  firstExtent = 0;
+  lastExtent = 0;
+  begins = false;
   seq = 0;
   windowBytes = 0;
   sentAt = 0;
@@ -50,9 +50,7 @@ export class ReadRepair implements RangeLock, MarkRequest, ReadItem {
     const isWide = wide <= readMax;
     this.from = isWide ? alignDown(offset, limits.blockSize) : offset;
     this.to = isWide ? alignUp(offset + length, limits.blockSize) : offset + length;
-    const { extentSize } = context.tracker;
-    this.firstExtent = Math.floor(this.from / extentSize);
-    this.lastExtent = Math.floor((this.to - 1) / extentSize);
+    context.tracker.aim(this, this.from, this.to);
   }
 
   get readLength(): number {

@@ -172,10 +172,7 @@ export class RemoteIo {
   /** Marks the piece where there is a local copy, and starts it. */
   #prepare(write: RemoteWrite): void {
     const { tracker } = this.#context;
-    const { extentSize } = tracker;
-    write.firstExtent = Math.floor(write.pieceFrom / extentSize);
-    write.lastExtent = Math.floor((write.pieceTo - 1) / extentSize);
-    write.begins = write.lastExtent > write.firstExtent || write.pieceFrom % extentSize === 0;
+    tracker.aim(write, write.pieceFrom, write.pieceTo);
     write.localStarted = this.#host.isDiskless;
     write.ready = this.#host.isDiskless;
     write.isMarking = !this.#host.isDiskless;

@@ -11,7 +11,7 @@
 import { randomInt } from 'node:crypto';
 import { HastError, errorText } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
-import { runTool } from '../filesystem/tool.ts';
+import { runTool } from '../programs/tool.ts';
 import type { SwitchoverAsk, SwitchoverSaid } from '../format/switchover.ts';
 import { judgeAsOthers } from './oom-score.ts';
 

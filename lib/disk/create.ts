@@ -2,12 +2,10 @@
  * `hastctl create`: metadata for a new copy. Refuses what would destroy something unasked, and
  * writes the first superblock last, so that a create that was cut short leaves no copy.
  */
-import { execFile } from 'node:child_process';
 import * as fs from 'node:fs';
 import { randomBytes } from 'node:crypto';
-import { promisify } from 'node:util';
 import { fallocate } from '../base/libc.ts';
-import { HastError } from '../base/errors.ts';
+import { errorText, HastError } from '../base/errors.ts';
 import { encodeHotSlot, encodeIndexPage } from '../format/map-pages.ts';
 import { alignDown, limits, MiB } from '../format/limits.ts';
 import {
@@ -15,6 +13,7 @@ import {
   mediaSizeMax, PeerState, SuperblockFlag, superblockMagic, superblockVersion, tailOffset,
   type Superblock,
 } from '../format/superblock.ts';
+import { probe } from '../programs/blkid.ts';
 import { closeLocal, openLocal, type LocalFile } from './local.ts';
 
 export interface CreateOptions {
@@ -98,28 +97,18 @@ function plan(options: CreateOptions, localSize: number): Superblock {
 
 /** What blkid finds at the start of the disk, as text, or null. */
 async function foreignSignature(path: string): Promise<string | null> {
-  try {
-    const { stdout } = await promisify(execFile)(
-      'blkid', ['-p', '-o', 'export', path], { timeout: 20_000 },
-    );
-    const fields = new Map(stdout.split('\n').map((line) => {
-      const at = line.indexOf('=');
-      return [line.slice(0, at), line.slice(at + 1)] as const;
-    }));
-    const type = fields.get('TYPE') ?? fields.get('PTTYPE');
-    if (type === undefined) return null;
-    const label = fields.get('LABEL');
-    const what = fields.has('TYPE') ? `a ${type} signature` : `a ${type} partition table`;
-    return label === undefined ? what : `${what} (label ${label})`;
-  } catch (error) {
-    // Exit 2: nothing found; 8: several things found, which is something.
-    const { code } = error as { code?: number | string };
-    if (code === 2) return null;
-    if (code === 8) return 'several signatures';
-    throw new HastError('HAST_E_DEVICE', `cannot tell what ${path} holds: blkid failed`, {
-      cause: error, hint: 'install util-linux, or look yourself and use --force',
+  const fields = await probe(path).catch((cause: unknown) => {
+    throw new HastError('HAST_E_DEVICE', `cannot tell what ${path} holds: ${errorText(cause)}`, {
+      cause, hint: 'install util-linux, or look yourself and use --force',
     });
-  }
+  });
+  if (fields === null) return null;
+  if (fields === 'several') return 'several signatures';
+  const type = fields.get('TYPE') ?? fields.get('PTTYPE');
+  if (type === undefined) return null;
+  const label = fields.get('LABEL');
+  const what = fields.has('TYPE') ? `a ${type} signature` : `a ${type} partition table`;
+  return label === undefined ? what : `${what} (label ${label})`;
 }
 
 async function refuseOverwriting(local: LocalFile, force: boolean): Promise<void> {

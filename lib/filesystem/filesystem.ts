@@ -1,7 +1,8 @@
 /** What is on a block device, making and checking it, mounting and unmounting. */
 import { HastError } from '../base/errors.ts';
-import { lastWords, runTool } from './tool.ts';
-import type { ToolResult } from './tool.ts';
+import { probe } from '../programs/blkid.ts';
+import { lastWords, runTool } from '../programs/tool.ts';
+import type { ToolResult } from '../programs/tool.ts';
 
 /** A program that only reads a few blocks. */
 const lookMs = 60_000;
@@ -14,23 +15,15 @@ const checkMs = 12 * 3600_000;
 
 const MiB = 1024 * 1024;
 
-/** blkid(8): nothing was found; several contradicting things were. */
-const blkidNothing = 2;
-const blkidAmbivalent = 8;
 /** e2fsck(8): 1 errors were corrected, 2 also, and the system should be rebooted (of a root). */
 const fsckClean = 0;
 const fsckCorrected = 3;
 
 /** What blkid finds: `ext4`, `LVM2_member`, `a partition table (gpt)`; null for nothing. */
 export async function contentOf(device: string): Promise<string | null> {
-  const result = await runTool('blkid', ['-p', '-o', 'export', device], lookMs);
-  if (result.code === blkidNothing && result.stderr.trim() === '') return null;
-  if (result.code === blkidAmbivalent) return 'several contradicting signatures';
-  if (result.code !== 0) throw failure(`cannot look at ${device}`, result);
-  const fields = new Map(result.stdout.split('\n').map((line) => {
-    const at = line.indexOf('=');
-    return [line.slice(0, at), line.slice(at + 1)] as const;
-  }));
+  const fields = await probe(device);
+  if (fields === null) return null;
+  if (fields === 'several') return 'several contradicting signatures';
   const type = fields.get('TYPE');
   if (type !== undefined) return type;
   const table = fields.get('PTTYPE');

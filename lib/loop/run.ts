@@ -1,24 +1,17 @@
-/** Running one of util-linux's programs: bounded, asynchronous, its words as the error. */
-import { execFile } from 'node:child_process';
-import { errnoName, errorText, HastError } from '../base/errors.ts';
+/** Running one of util-linux's programs, its words as the error. */
+import { errorText, HastError } from '../base/errors.ts';
+import { lastWords, runTool, type ToolResult } from '../programs/tool.ts';
 
-const COMMAND_TIMEOUT_MS = 15_000;
-const OUTPUT_SIZE_MAX = 1024 * 1024;
+const boundMs = 15_000;
 
-/** What the program wrote to stdout, trimmed. */
-export function run(command: string, args: string[], failure: string): Promise<string> {
-  const options = {
-    timeout: COMMAND_TIMEOUT_MS,
-    killSignal: 'SIGKILL',
-    maxBuffer: OUTPUT_SIZE_MAX,
-  } as const;
-  return new Promise((resolve, reject) => {
-    execFile(command, args, options, (cause, stdout, stderr) => {
-      if (cause === null) return resolve(stdout.trim());
-      let why = stderr.trim() || errorText(cause);
-      if (errnoName(cause) === 'ENOENT') why = `${command} is not installed`;
-      if (cause.killed === true) why = `${command} did not end within ${COMMAND_TIMEOUT_MS} ms`;
-      reject(new HastError('HAST_E_DEVICE', `${failure}: ${why}`, { cause }));
-    });
-  });
+/** What the program wrote to stdout, trimmed. Throws HAST_E_DEVICE, which begins with `failure`. */
+export async function run(program: string, args: string[], failure: string): Promise<string> {
+  let result: ToolResult;
+  try {
+    result = await runTool(program, args, boundMs);
+  } catch (cause) {
+    throw new HastError('HAST_E_DEVICE', `${failure}: ${errorText(cause)}`, { cause });
+  }
+  if (result.code === 0) return result.stdout.trim();
+  throw new HastError('HAST_E_DEVICE', `${failure}: ${lastWords(result)}`);
 }

@@ -2,6 +2,7 @@
  * Goal: a sequential writer finds its extents hot; nobody else pays for it, and what was taken
  * ahead in vain leaves again.
  */
+import * as fc from 'fast-check';
 import t from 'tap';
 import { HotExtents } from '../../lib/core/hot-extents.ts';
 import type { Superblock } from '../../lib/format/superblock.ts';
@@ -139,4 +140,42 @@ t.test('hot-extents: while others are written they stay for fifteen checkpoints'
   write(hot, 100);
   hot.evictUnused();
   t.same(hot.extents(), [100]);
+});
+
+t.test('hot-extents: never more than the list holds, whatever is taken ahead', async (t) => {
+  const max = 64;
+  fc.assert(fc.property(fc.array(fc.record({
+    extent: fc.nat(130), begins: fc.boolean(), keep: fc.nat(9), quiet: fc.nat(30),
+  }), { maxLength: 400 }), (steps) => {
+    const hot = list(max, 131);
+    const held: number[] = [];
+    for (const { extent, begins, keep, quiet } of steps) {
+      const isHot = hot.isDurable(extent);
+      if (isHot) hot.hold(extent, extent, begins);
+      const isHeld = isHot || hot.take(extent, extent, begins);
+      if (!isHot || hot.wantsMore) hot.takeAhead();
+      if (hot.size > max) return false;
+      if (hot.list().length > 2 * max) return false;
+      hot.madeDurable();
+      if (isHeld && keep === 0) held.push(extent);
+      else if (isHeld) hot.release(extent, extent);
+      if (quiet === 0) hot.evictUnused();
+      if (held.some((one) => !hot.isDurable(one))) return false;
+      if (held.length > 20) hot.release(held[0] as number, held.shift() as number);
+    }
+    return true;
+  }), { numRuns: 300 });
+  t.pass('all of them');
+});
+
+t.test('hot-extents: what lies ahead is not evicted for what lies ahead', async (t) => {
+  const hot = list(64);
+  // The oldest of all, in the way of the sequential writer that comes last.
+  for (let extent = 1013; extent < 1019; extent++) write(hot, extent, false);
+  for (let extent = 0; extent < 90; extent += 2) write(hot, extent, false);
+  for (let extent = 1000; extent < 1008; extent++) write(hot, extent);
+  t.equal(hot.size, 64);
+  write(hot, 1008);
+  t.ok(hot.size <= 64, `${hot.size} extents`);
+  for (let extent = 1009; extent < 1025; extent++) t.ok(hot.isDurable(extent), `${extent}`);
 });

@@ -27,9 +27,14 @@ const timeout = 3;
 /** Kills the worker that is there now, whatever it does; its successor serves at the end. */
 async function killOnce(node: LabNode, twice: boolean): Promise<void> {
   const before = servedLines(node).length;
+  let last: number | null = null;
   for (let round = 0; round < (twice ? 2 : 1); round++) {
-    const pid = await until('a worker', 20_000, async () =>
-      (await node.status()).worker ?? undefined);
+    // hastd may not know yet that the last one is dead.
+    const pid: number = await until('a worker', 20_000, async () => {
+      const { worker } = await node.status();
+      return worker === null || worker === last ? undefined : worker;
+    });
+    last = pid;
     await killPart(node, 'worker', pid);
   }
   await untilServed(node, before);

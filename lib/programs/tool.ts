@@ -1,5 +1,5 @@
 /**
- * Running one of the system's programs for file systems: never through a shell, in bounded time,
+ * Running one of the system's programs: never through a shell, in bounded time,
  * and without waiting for one that is stuck in the kernel.
  */
 import { spawn } from 'node:child_process';
