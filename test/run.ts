@@ -77,7 +77,7 @@ async function main(): Promise<void> {
   if (part !== 'e2e') await run(all.filter((file) => !isE2e(file)), 2, 120, counts);
   if (part !== 'unit') {
     const isAlone = (file: string): boolean => alone.includes(path.basename(file, '.test.js'));
-    await run(all.filter((file) => isE2e(file) && !isAlone(file)), 3, 420, counts);
+    await run(all.filter((file) => isE2e(file) && !isAlone(file)), 2, 420, counts);
     await run(all.filter((file) => isE2e(file) && isAlone(file)), 1, 420, counts);
   }
   const { passed, failed, skipped } = counts;

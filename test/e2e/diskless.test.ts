@@ -17,6 +17,8 @@ import { Load, type RunningLoad } from '../fixtures/e2e-load.ts';
 
 const size = 64 * MiB;
 const loadSize = 16 * MiB;
+/** At most; a case ends its load when it has seen enough. */
+const loadMs = 60_000;
 const timeout = 2;
 const diskTimeout = 3;
 /** What a hang may cost one write: it is noticed, the peer is told, the write is repeated. */
@@ -48,7 +50,7 @@ function disk(rig: Rig, index: 0 | 1): FailingDisk {
 
 /** Ends the load, which met no error, and finds everything. */
 async function soundEnd(inner: Test, lab: Lab, rig: Rig, running: RunningLoad): Promise<number> {
-  const { error, slowestMs } = await running.ended();
+  const { error, slowestMs } = await running.finish();
   inner.equal(error, null, `the application saw no error; its longest wait was ${slowestMs} ms`);
   inner.match(await rig.load.check(lab.h1), { lost: 0 }, 'everything acknowledged can be read');
   return slowestMs;
@@ -65,7 +67,7 @@ async function attach(inner: Test, lab: Lab, node: LabNode): Promise<void> {
 async function primaryLoses(inner: Test, lab: Lab, fault: DiskFault): Promise<void> {
   const { h1, h2 } = lab;
   const rig = await bringUp(lab, [h1]);
-  const running = rig.load.start(h1, 6000);
+  const running = rig.load.start(h1, loadMs);
   await running.more(20);
   await disk(rig, 0).fail(fault);
   const status = await h1.untilStatus('diskless', (now) => now.status === 'diskless');
@@ -81,9 +83,10 @@ async function primaryLoses(inner: Test, lab: Lab, fault: DiskFault): Promise<vo
     inner.equal((await h1.status()).status, 'diskless', 'and changes nothing');
   }
   await disk(rig, 0).repair();
-  const again = rig.load.start(h1, 3000);
+  const again = rig.load.start(h1, loadMs);
   await again.more(20);
   await h1.control('attach', resourceName);
+  await again.more(50);
   await soundEnd(inner, lab, rig, again);
   await lab.settle();
   await inner.resolves(lab.compare(), 'both copies are complete and equal');
@@ -97,7 +100,7 @@ async function primaryLoses(inner: Test, lab: Lab, fault: DiskFault): Promise<vo
 async function detach(inner: Test, lab: Lab): Promise<void> {
   const { h1 } = lab;
   const rig = await bringUp(lab, []);
-  const running = rig.load.start(h1, 3000);
+  const running = rig.load.start(h1, loadMs);
   await running.more(20);
   await h1.control('detach', resourceName);
   inner.match(await h1.status(), { status: 'diskless', localDisk: 'detached' });
@@ -123,7 +126,8 @@ async function badRange(inner: Test, lab: Lab): Promise<void> {
   inner.ok((await h1.status()).statistics.localReadErrors > 0, 'the errors are counted');
   inner.equal((await disk(rig, 0).counts()).badSectors, 0, 'the range was rewritten');
   await disk(rig, 0).fail({ op: 'read', does: 'bad', from, to: from + MiB });
-  const running = rig.load.start(h1, 1500);
+  const running = rig.load.start(h1, loadMs);
+  await running.more(400);
   await soundEnd(inner, lab, rig, running);
   await disk(rig, 0).repair();
   await lab.settle();
@@ -134,7 +138,7 @@ async function badRange(inner: Test, lab: Lab): Promise<void> {
 async function secondaryLoses(inner: Test, lab: Lab, fault: DiskFault): Promise<void> {
   const { h1, h2 } = lab;
   const rig = await bringUp(lab, [h2]);
-  const running = rig.load.start(h1, 6000);
+  const running = rig.load.start(h1, loadMs);
   await running.more(20);
   await disk(rig, 1).fail(fault);
   await h1.untilStatus('the loss', ({ status }) => status === 'degraded');
@@ -160,7 +164,7 @@ async function peerDies(inner: Test, lab: Lab): Promise<void> {
   const { h1, h2 } = lab;
   const rig = await bringUp(lab, [h1]);
   await disk(rig, 0).fail({ op: 'write', does: 'error' });
-  const running = rig.load.start(h1, 14_000);
+  const running = rig.load.start(h1, loadMs);
   await h1.untilStatus('diskless', ({ status }) => status === 'diskless');
   await running.more(20);
   await killPart(h2, 'node', (await h2.status()).worker);
@@ -180,7 +184,7 @@ async function bothDisks(inner: Test, lab: Lab): Promise<void> {
   const { h1, h2 } = lab;
   const rig = await bringUp(lab, [h1, h2]);
   await disk(rig, 0).fail({ op: 'write', does: 'error' });
-  const running = rig.load.start(h1, 14_000);
+  const running = rig.load.start(h1, loadMs);
   await h1.untilStatus('diskless', ({ status }) => status === 'diskless');
   await running.more(20);
   await disk(rig, 1).fail({ op: 'write', does: 'error' });
@@ -199,7 +203,7 @@ async function failsAtOnce(inner: Test, lab: Lab): Promise<void> {
   const { h1, h2 } = lab;
   const rig = await bringUp(lab, [h1]);
   await disk(rig, 0).fail({ op: 'write', does: 'error' });
-  const running = rig.load.start(h1, 14_000);
+  const running = rig.load.start(h1, loadMs);
   await h1.untilStatus('diskless', ({ status }) => status === 'diskless');
   await running.more(20);
   await killPart(h2, 'node', (await h2.status()).worker);
@@ -211,10 +215,12 @@ async function failsAtOnce(inner: Test, lab: Lab): Promise<void> {
   inner.match(await rig.load.check(h1), { lost: 0 }, 'what was acknowledged is there');
   await disk(rig, 0).repair();
   await attach(inner, lab, h1);
-  await soundEnd(inner, lab, rig, rig.load.start(h1, 1000));
+  const again = rig.load.start(h1, loadMs);
+  await again.more(20);
+  await soundEnd(inner, lab, rig, again);
 }
 
-t.setTimeout(290_000);
+t.setTimeout(400_000);
 const options = {
   timeout, sizes: [size, size] as const, resource: [`disk-timeout ${diskTimeout}`],
 };

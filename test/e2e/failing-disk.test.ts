@@ -94,13 +94,13 @@ async function secondaryFails(inner: Test, lab: Lab, op: 'write' | 'flush'): Pro
   await lab.bringUp();
   await load.fill(h1);
   await lab.settle();
-  const running = load.start(h1, 3000);
+  const running = load.start(h1, 60_000);
   await running.more(20);
   await disk.fail({ op, does: 'error' });
   const { dirtyBytes } = await h1.untilStatus('the loss', ({ status }) => status === 'degraded');
   inner.ok(dirtyBytes > 0, 'what the peer lacks is known');
   await running.more(20);
-  const { error } = await running.ended();
+  const { error } = await running.finish();
   inner.equal(error, null, 'the application saw no error');
   inner.match(await load.check(h1), { lost: 0 });
   const { status, localDisk } = await h2.status();

@@ -18,6 +18,8 @@ const size = 64 * MiB;
 const timeout = 2;
 /** A worker that its disk keeps is asked, killed and given up within this. */
 const boundMs = 15_000;
+/** At most; a case ends its load when it has seen enough. */
+const loadMs = 60_000;
 
 async function loaded(lab: Lab): Promise<Load> {
   const load = new Load(lab, { size: 16 * MiB, raw: true });
@@ -66,8 +68,9 @@ async function deadSecondary(inner: Test, lab: Lab): Promise<void> {
   inner.equal(worker, null, 'no other worker reads it');
   inner.same(users(h2), []);
   await h1.untilStatus('the loss', ({ status }) => status === 'degraded');
-  const running = load.start(h1, 1500);
-  inner.equal((await running.ended()).error, null, 'the application goes on');
+  const running = load.start(h1, loadMs);
+  await running.more(50);
+  inner.equal((await running.finish()).error, null, 'the application goes on');
   await disk.repair();
   const { code } = await h2.hastctl('role', 'secondary', resourceName);
   inner.not(code, 0, 'only an attach says that the disk is well');
@@ -102,10 +105,10 @@ async function deadDiskless(inner: Test, lab: Lab): Promise<void> {
   const disk = await FailingDisk.under(lab, h1);
   const load = await loaded(lab);
   await disk.fail({ op: 'write', does: 'error' });
-  const running = load.start(h1, 2000);
+  const running = load.start(h1, loadMs);
   await h1.untilStatus('diskless', isDiskless);
   await running.more(20);
-  inner.equal((await running.ended()).error, null);
+  inner.equal((await running.finish()).error, null);
   await letGo(h1);
   await killWorker(h1);
   await h1.untilStatus('the end of the role', ({ role }) => role === 'init');
@@ -124,8 +127,7 @@ async function replaced(inner: Test, lab: Lab): Promise<void> {
   const hook = new Hook(lab);
   const load = await loaded(lab);
   inner.ok(users(h1).length > 0, 'the disk is in use');
-  // Longer than all of it takes where other tests run beside.
-  const running = load.start(h1, 15_000);
+  const running = load.start(h1, loadMs);
   await running.more(20);
   await h1.control('detach', resourceName);
   await letGo(h1);
@@ -137,7 +139,7 @@ async function replaced(inner: Test, lab: Lab): Promise<void> {
   inner.match((await h1.status()).status, 'diskless');
   await h1.control('attach', resourceName);
   await running.more(20);
-  inner.equal((await running.ended()).error, null, 'the application saw no error');
+  inner.equal((await running.finish()).error, null, 'the application saw no error');
   await lab.settle();
   await inner.resolves(lab.compare(), 'the new disk got everything');
   inner.match(await load.check(h1), { lost: 0 });
@@ -157,11 +159,12 @@ async function ends(inner: Test, lab: Lab, isServed: boolean): Promise<void> {
   const disk = await FailingDisk.under(lab, h1);
   const load = await loaded(lab);
   await disk.fail({ op: 'any', does: 'hang' });
-  const running = load.start(h1, isServed ? 3000 : 15_000);
+  const running = load.start(h1, loadMs);
   const { worker } = await h1.untilStatus('diskless', isDiskless);
   if (worker === null) throw new Error('no worker');
   if (isServed) {
-    inner.equal((await running.ended()).error, null);
+    await running.more(20);
+    inner.equal((await running.finish()).error, null);
     const ms = await timed(h1.stop(boundMs));
     inner.ok(ms < boundMs, `a signal ends it (${Math.round(ms)} ms)`);
   } else {
