@@ -11,11 +11,11 @@
  */
 import { AppOp, type AppRequest, type Volume } from './ports.ts';
 import { FrameFlag, FrameType } from '../format/frame.ts';
-import { limits } from '../format/limits.ts';
 import type { AsyncTail } from './async-tail.ts';
 import { flushComplete, PeerStage, writeComplete } from './completion.ts';
 import { AppRecord } from './app-record.ts';
 import type { CoreContext } from './context.ts';
+import { CopyPool, copyLead } from './copy-pool.ts';
 import { Held, type Pending } from './held.ts';
 import type { PeerStream } from './peer-stream.ts';
 import { ReadRepair } from './read-repair.ts';
@@ -56,6 +56,7 @@ export class AppIo implements Volume {
   /** Requests that wait for a person: neither copy can serve. */
   #stalled: Pending[] = [];
   #stream: PeerStream | null = null;
+  readonly #copies = new CopyPool();
   /** Acknowledged with one copy since the peer was last complete. */
   singleCopyWrites = 0;
 
@@ -114,6 +115,15 @@ export class AppIo implements Volume {
   /** The peer has executed the piece of `record` that is under way, or it returned here. */
   left(record: AppRecord): void {
     this.#context.inflight.leave(record.entry);
+  }
+
+  /** The peer has executed it: nobody reads what was sent any more. */
+  executed(record: AppRecord): void {
+    this.left(record);
+    const { copy } = record;
+    if (copy === null) return;
+    record.copy = null;
+    this.#copies.giveBack(copy);
   }
 
   /** Launched pieces whose local write runs and that `stream` does not carry. */
@@ -376,10 +386,9 @@ export class AppIo implements Volume {
       return;
     }
     // The request may be answered, and its memory used again, before the frame has left.
-    const lead = limits.blockSize;
-    const copy = Buffer.allocUnsafe(lead + length);
-    app.buffer.copy(copy, lead, app.bufferOffset, app.bufferOffset + length);
-    stream.send(record, FrameType.write, flags, record.pieceFrom, length, copy, lead, lead);
+    const copy = this.#copies.take(app.buffer, app.bufferOffset, length);
+    record.copy = copy;
+    stream.send(record, FrameType.write, flags, record.pieceFrom, length, copy, copyLead, copyLead);
   }
 
   #flush(record: AppRecord): void {

@@ -24,6 +24,8 @@ export class AppRecord implements RangeLock, MarkRequest, StreamItem, RoomWaiter
   /** Of the piece under way: its entry in the in-flight table. */
   entry = -1;
   mode: Mode = 'fullsync';
+  /** What the stream carries, where it is not the request's own memory. */
+  copy: Buffer | null = null;
   /** The stream that carries this piece, while its session lives. */
   stream: PeerStream | null = null;
   counts = false;
@@ -77,13 +79,15 @@ export class AppRecord implements RangeLock, MarkRequest, StreamItem, RoomWaiter
     if (this.isLate) return;
     this.stage = PeerStage.done;
     this.atPeer = false;
-    this.#io.left(this);
+    this.#io.executed(this);
     this.#io.advance(this);
   }
 
   peerLost(): void {
     if (this.isLate) return;
     this.atPeer = false;
+    // The link may still be sending from it: the collector takes it.
+    this.copy = null;
     this.stream = null;
     this.counts = false;
     this.#io.advance(this);
