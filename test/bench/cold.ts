@@ -7,7 +7,7 @@ import type { Bench } from './bench.ts';
 import { jobs, metadataBytes, regionBytes, type Job } from './jobs.ts';
 import { openSubject, type RunningSubject, type Subject } from './subjects.ts';
 
-const coldBytes = 64 * regionBytes;
+const coldBytes = 64 * 1024 ** 3;
 /** Of a round. Each block lies alone: removing the file takes a third of a millisecond for it. */
 const writtenMax = 32 * 1024 * 1024;
 const closeMs = 25_000;

@@ -45,5 +45,8 @@ export const jobNames = [...jobs.map(({ name }) => name), ...Object.keys(special
 
 /** 16 MiB for metadata beyond the region that the jobs use. */
 export const metadataBytes = 16 * 1024 * 1024;
-/** Hot extents are 512 of 2 MiB by default: the random jobs stay within. */
-export const regionBytes = 1024 ** 3;
+/**
+ * Hot extents are 512 of 2 MiB by default: the random jobs stay within. Small enough that the
+ * regions of all subjects, 18 copies, stay in the page cache of a machine with 16 GiB.
+ */
+export const regionBytes = 512 * 1024 ** 2;

@@ -3,7 +3,7 @@ import { isInstalled, run } from '../../cli/lab-run.ts';
 import { labMissing } from '../../cli/lab.ts';
 import type { Bench } from './bench.ts';
 import { isInGoals } from './goals.ts';
-import { jobs, type Job } from './jobs.ts';
+import { jobs, regionBytes, type Job } from './jobs.ts';
 import {
   needsOf, openSubject, packageOf, subjects, type RunningSubject, type Subject,
 } from './subjects.ts';
@@ -57,14 +57,9 @@ export async function openAll(bench: Bench): Promise<RunningSubject[]> {
     });
     if (running === null) continue;
     opened.push(running);
-    if (subject.kind !== 'null-native') await bench.fill(running, usableBytes(bench));
+    if (subject.kind !== 'null-native') await bench.fill(running, regionBytes);
   }
   return opened;
-}
-
-/** Whole regions, which every subject has. */
-function usableBytes(bench: Bench): number {
-  return bench.sizeBytes - bench.sizeBytes % (1024 ** 3);
 }
 
 /** `reserveMs`: what must be left of the time afterwards. */

@@ -18,7 +18,7 @@ const roundMs = 90_000;
 
 export async function measureResync(bench: Bench): Promise<void> {
   const { quick, directory } = bench.options;
-  const bytes = quick ? regionBytes / 2 : 4 * regionBytes;
+  const bytes = quick ? regionBytes : 8 * regionBytes;
   const subject = await bench.open(name, 'fullsync, two network namespaces', () => openPair(
     name, [], { bytes: bytes + metadataBytes, directory, sparse: false, signal: bench.signal },
     'namespaces',
