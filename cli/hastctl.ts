@@ -2,23 +2,25 @@
 /** hastctl: see `hastctl -h`. Options may stand before or after the command. */
 import { Command, CommanderError, Option } from 'commander';
 import { HastError } from '../lib/base/errors.ts';
-import { checkCommand, createCommand, dumpCommand } from './copy-commands.ts';
 import type { CreateOptions } from './copy-commands.ts';
-import { listCommand, roleCommand, statusCommand } from './daemon-commands.ts';
 import type { RoleOptions } from './daemon-commands.ts';
 import { ExitCode, exitCodeOf } from './exit-codes.ts';
-import { installUnits } from './install-units.ts';
 import type { InstallOptions } from './install-units.ts';
-import { orderCommand, resolveCommand, resyncCommand, undoCommand } from './order-commands.ts';
 import type { ResolveOptions } from './order-commands.ts';
 import type { Context } from './output.ts';
 import { chooseConfig, errorJson, errorLine } from './report.ts';
-import { switchoverCommand } from './switchover-command.ts';
 import type { SwitchoverOptions } from './switchover-command.ts';
-import { downCommand, upCommand } from './up-command.ts';
-import { upgradeCommand } from './upgrade-command.ts';
-import { waitCommand } from './wait-command.ts';
 import type { WaitOptions } from './wait-command.ts';
+
+/** Each command loads what it needs, and no other's: the start is most of what a command costs. */
+const copies = () => import('./copy-commands.ts');
+const daemon = () => import('./daemon-commands.ts');
+const mounts = () => import('./up-command.ts');
+const orders = () => import('./order-commands.ts');
+const switchover = () => import('./switchover-command.ts');
+const units = () => import('./install-units.ts');
+const upgrade = () => import('./upgrade-command.ts');
+const waiting = () => import('./wait-command.ts');
 
 interface GlobalOptions {
   config?: string;
@@ -29,7 +31,9 @@ interface GlobalOptions {
 
 const manyNames = ['<name...>', "resources, or 'all'"] as const;
 
-type Run = (work: (context: Context) => Promise<number>) => Promise<void>;
+type Run = <M>(
+  load: () => Promise<M>, work: (its: M, context: Context) => Promise<number>,
+) => Promise<void>;
 
 function buildProgram(run: Run) {
   const program = new Command('hastctl')
@@ -53,7 +57,7 @@ function buildProgram(run: Run) {
     .option('--force', 'also over metadata, a foreign file system, or a device in use')
     .option('--assume-clean', 'both copies are equal already: skip the first full sync')
     .action((names: string[], options: CreateOptions) =>
-      run((context) => createCommand(context, names, options)));
+      run(copies, (its, context) => its.createCommand(context, names, options)));
   program.command('role')
     .description('change the role of resources')
     .argument('<role>', 'init, primary or secondary')
@@ -61,35 +65,36 @@ function buildProgram(run: Run) {
     .option('--force', 'promote an unsafe copy, or take away a device in use')
     .option('--if-init', 'only resources whose role is init, as after a start of the machine')
     .action((role: string, names: string[], options: RoleOptions) =>
-      run((context) => roleCommand(context, role, names, options)));
-  for (const [name, text, work] of [
-    ['up', 'make this node primary and mount what the configuration says', upCommand],
-    ['down', 'unmount, and make this node secondary', downCommand],
-  ] as const) {
-    program.command(name).description(text).argument(...manyNames)
-      .action((names: string[]) => run((context) => work(context, names)));
-  }
+      run(daemon, (its, context) => its.roleCommand(context, role, names, options)));
+  program.command('up')
+    .description('make this node primary and mount what the configuration says')
+    .argument(...manyNames)
+    .action((names: string[]) => run(mounts, (its, context) => its.upCommand(context, names)));
+  program.command('down')
+    .description('unmount, and make this node secondary')
+    .argument(...manyNames)
+    .action((names: string[]) => run(mounts, (its, context) => its.downCommand(context, names)));
   program.command('switchover')
     .description('the primary unmounts and leaves, the other node becomes primary and mounts')
     .argument('<name>', 'resource')
     .addOption(new Option('--peer-asked').hideHelp())
     .action((name: string, options: SwitchoverOptions) =>
-      run((context) => switchoverCommand(context, name, options)));
+      run(switchover, (its, context) => its.switchoverCommand(context, name, options)));
   program.command('status')
     .description('one line per resource')
     .argument('[name...]', "resources; default: 'all'")
-    .action((names: string[]) => run((context) => statusCommand(context, names)));
+    .action((names: string[]) => run(daemon, (its, context) => its.statusCommand(context, names)));
   program.command('list')
     .description('everything about resources')
     .argument('[name...]', "resources; default: 'all'")
-    .action((names: string[]) => run((context) => listCommand(context, names)));
+    .action((names: string[]) => run(daemon, (its, context) => its.listCommand(context, names)));
   program.command('dump')
     .description('print the metadata of local copies; works without hastd')
     .argument('[name...]', "resources; default: 'all'")
-    .action((names: string[]) => run((context) => dumpCommand(context, names)));
+    .action((names: string[]) => run(copies, (its, context) => its.dumpCommand(context, names)));
   program.command('check')
     .description('check the configuration')
-    .action(() => run((context) => checkCommand(context)));
+    .action(() => run(copies, (its, context) => its.checkCommand(context)));
   addOrders(program, run);
   for (const command of program.commands) command.configureOutput(silent).exitOverride();
   return program;
@@ -102,14 +107,15 @@ function addOrders(program: Command, run: Run): void {
     .argument('<action>', 'pause or resume')
     .argument(...manyNames)
     .action((action: string, names: string[]) =>
-      run((context) => resyncCommand(context, action, names)));
+      run(orders, (its, context) => its.resyncCommand(context, action, names)));
   for (const [name, text] of [
     ['detach', 'stop using the local copy; a primary goes on through its peer'],
     ['attach', 'use the local copy again, after a detach or a failure'],
     ['peer-gone', 'state that the peer is certainly off, so that this node may be promoted'],
   ] as const) {
     program.command(name).description(text).argument(...manyNames)
-      .action((names: string[]) => run((context) => orderCommand(context, name, names)));
+      .action((names: string[]) =>
+        run(orders, (its, context) => its.orderCommand(context, name, names)));
   }
   program.command('resolve')
     .description('end a split brain by giving up what one side wrote since the fork')
@@ -119,22 +125,25 @@ function addOrders(program: Command, run: Run): void {
     .option('--dry-run', 'only say what would be copied')
     .option('--undo <file>', 'keep what is overwritten in this new file')
     .action((name: string, options: ResolveOptions) =>
-      run((context) => resolveCommand(context, name, options)));
+      run(orders, (its, context) => its.resolveCommand(context, name, options)));
   program.command('undo')
     .description('put back what a resolution overwrote')
     .argument('<name>', 'resource')
     .argument('<file>', 'the file of resolve --undo')
-    .action((name: string, file: string) => run((context) => undoCommand(context, name, file)));
+    .action((name: string, file: string) =>
+      run(orders, (its, context) => its.undoCommand(context, name, file)));
   program.command('upgrade')
     .description('hastd and its workers become the release installed now; nothing is unmounted')
     .argument('[name...]', "resources whose workers are replaced; default: 'all'")
-    .action((names: string[]) => run((context) => upgradeCommand(context, names)));
+    .action((names: string[]) =>
+      run(upgrade, (its, context) => its.upgradeCommand(context, names)));
   program.command('install-units')
     .description('write units for systemd, a rule for udev, and agents of cluster managers')
     .option('--dir <directory>', 'below this directory instead of /')
     .option('--print', 'only print them')
     .option('--force', 'also over files that were changed by hand')
-    .action((options: InstallOptions) => run((context) => installUnits(context, options)));
+    .action((options: InstallOptions) =>
+      run(units, (its, context) => its.installUnits(context, options)));
   program.command('wait')
     .description('return when everything asked for holds')
     .argument(...manyNames)
@@ -143,7 +152,7 @@ function addOrders(program: Command, run: Run): void {
     .option('--role <role>', 'the role is init, primary or secondary')
     .option('--timeout <seconds>', 'give up after this time, with exit code 79')
     .action((names: string[], options: WaitOptions) =>
-      run((context) => waitCommand(context, names, options)));
+      run(waiting, (its, context) => its.waitCommand(context, names, options)));
 }
 
 /** Commander's message as one of ours: `error: unknown command 'rol'\n(Did you mean role?)`. */
@@ -156,9 +165,11 @@ function usageError(error: CommanderError): HastError {
 
 async function main(): Promise<number> {
   let code: number = ExitCode.ok;
-  const program = buildProgram(async (work) => {
+  const program = buildProgram(async (load, work) => {
     const options = program.opts<GlobalOptions>();
-    code = await work({ config: chooseConfig(options), json: options.json === true });
+    code = await work(await load(), {
+      config: chooseConfig(options), json: options.json === true,
+    });
   });
   try {
     await program.parseAsync(process.argv);

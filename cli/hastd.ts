@@ -9,9 +9,6 @@ import { defaults } from '../lib/config/limits.ts';
 import type { LoadResult } from '../lib/config/load.ts';
 import { loadConfig } from '../lib/config/load.ts';
 import type { Config } from '../lib/config/model.ts';
-import { runForeground } from '../lib/daemon/foreground.ts';
-import { launch } from '../lib/daemon/launcher.ts';
-import { levelOf } from '../lib/daemon/logger.ts';
 import { ExitCode, exitCodeOf } from './exit-codes.ts';
 import type { ConfigChoice } from './report.ts';
 import { chooseConfig, errorLine, readConfig } from './report.ts';
@@ -56,6 +53,9 @@ async function foreground(options: Options, choice: ConfigChoice, pidfile: strin
   const script = fileURLToPath(new URL('./hastctl.js', import.meta.url));
   const hastctl = [process.execPath, script, '-c', choice.file];
   if (choice.node !== undefined) hastctl.push('--node', choice.node);
+  // Each way loads its own: the launcher has no use for the daemon's modules.
+  const { runForeground } = await import('../lib/daemon/foreground.ts');
+  const { levelOf } = await import('../lib/daemon/logger.ts');
   await runForeground({ config, load, level: levelOf(options.debug), hastctl });
 }
 
@@ -74,6 +74,7 @@ async function background(options: Options, choice: ConfigChoice, pidfile: strin
   if (choice.node !== undefined) args.push('--node', choice.node);
   if (pidfile !== undefined) args.push('-P', pidfile);
   args.push(...Array.from({ length: options.debug }, () => '-d'));
+  const { launch } = await import('../lib/daemon/launcher.ts');
   await launch({
     script: fileURLToPath(import.meta.url),
     args,

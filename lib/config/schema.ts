@@ -2,8 +2,9 @@
  * The JSON schema of the raw tree, built from the keyword table, and its check with ajv. Every
  * error comes out as a problem at the place the tree knows.
  */
-import { Ajv } from 'ajv';
+import { createRequire } from 'node:module';
 import type { ErrorObject, SchemaValidateFunction, ValidateFunction } from 'ajv';
+import { fits } from '../base/quick-schema.ts';
 import { keywordAt, keywords, nearest, unknownWord } from './keywords.ts';
 import type { Keyword, Level } from './keywords.ts';
 import { limits } from './limits.ts';
@@ -67,15 +68,23 @@ export const configSchema: object = sectionSchema('global', {
   ),
 });
 
+type ValueKind = Parameters<typeof refuseValue>[0];
+
+export function isGoodValue(kind: string, text: string): boolean {
+  return refuseValue(kind as ValueKind, text) === null;
+}
+
 let compiled: ValidateFunction | undefined;
 
 function validator(): ValidateFunction {
   if (compiled !== undefined) return compiled;
+  // Here and not at the top: a file without a mistake never needs it.
+  const { Ajv } = createRequire(import.meta.url)('ajv') as typeof import('ajv');
   // Checking the schema itself and polishing its code takes longer than all else a short
   // command does; a test checks the schema.
   const speed = { meta: false, validateSchema: false, code: { optimize: false } };
   const ajv = new Ajv({ allErrors: true, verbose: true, allowUnionTypes: true, ...speed });
-  const validate: SchemaValidateFunction = (kind: Parameters<typeof refuseValue>[0], data) => {
+  const validate: SchemaValidateFunction = (kind: ValueKind, data) => {
     const refusal = refuseValue(kind, String(data));
     if (refusal === null) return true;
     const { message, hint } = refusal;
@@ -91,6 +100,7 @@ function validator(): ValidateFunction {
 
 /** Reports what in the tree breaks the schema, and marks it as damaged. */
 export function checkSchema(tree: RawTree, problems: Problems): void {
+  if (fits(configSchema, tree.root, { valueKind: isGoodValue })) return;
   const validate = validator();
   if (validate(tree.root)) return;
   for (const error of validate.errors ?? []) report(error, tree, problems);

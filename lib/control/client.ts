@@ -4,7 +4,7 @@ import { HastError, errnoName } from '../base/errors.ts';
 import { readLine } from './line.ts';
 import type { ControlCommand, ControlRequest, ReplyOf } from './messages.ts';
 import { checkSocketPath, controlSchema, fromFailure, lineBytesMax } from './messages.ts';
-import { parseReply, prepareValidation } from './validate.ts';
+import { parseReply } from './validate.ts';
 
 const connectMs = 5000;
 
@@ -29,7 +29,6 @@ export async function callDaemon<C extends ControlCommand>(
     const request: ControlRequest = { schema: controlSchema, ...command };
     const answer = readLine(socket, { bytesMax: lineBytesMax, timeoutMs: options.timeoutMs });
     socket.write(`${JSON.stringify(request)}\n`);
-    prepareValidation();
     const parsed = await parseReply(await lost(answer), command.command as C['command']);
     if (!parsed.ok) throw fromFailure(parsed.error);
     return parsed.reply;

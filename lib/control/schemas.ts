@@ -21,6 +21,8 @@ function record(properties: Record<string, object>, more: Record<string, object>
 
 /** What each command carries. */
 const commandFields: Record<string, Record<string, object>> = {
+  ping: {},
+  'replace-hastd': {},
   role: { role, resources: names, force: flag },
   status: { resources: names },
   resync: { paused: flag, resources: names },
@@ -36,15 +38,15 @@ const commandFields: Record<string, Record<string, object>> = {
   'replace-workers': { resources: names },
 };
 
-export const requestSchema = {
-  ...record({
-    schema: schemaOne, command: { enum: ['ping', 'replace-hastd', ...Object.keys(commandFields)] },
-  }),
-  allOf: Object.entries(commandFields).map(([command, fields]) => ({
-    if: record({ command: { const: command } }),
-    then: record(fields),
-  })),
-};
+/** Of any request; the command's own schema says the rest. */
+export const requestSchema = record({
+  schema: schemaOne, command: { enum: Object.keys(commandFields) },
+});
+
+export const requestSchemas: Record<string, object> = Object.fromEntries(
+  Object.entries(commandFields).map(([command, fields]) =>
+    [command, record({ schema: schemaOne, command: { const: command }, ...fields })]),
+);
 
 const failure = record({ code: text, message: text, hint: text });
 
