@@ -181,10 +181,19 @@ async function bothDie(inner: Test, lab: Lab): Promise<void> {
   }
   inner.comment('hastd is stopped, and the device is kept');
   const { worker } = await h1.status();
-  const lives = (): number => events().filter((line) => line === 'ready').length;
-  const before = lives();
+  const count = (event: string): number => events().filter((line) => line === event).length;
+  const lives = (): number => count('ready');
+  let before = lives();
   process.kill(h1.pid ?? 0, 'SIGTERM');
   await until('the next hastd', 30_000, () => lives() > before || undefined);
+  inner.match(await h1.status(), { role: 'primary', worker });
+  inner.comment('hastd hangs: the watchdog ends it, and the next one has the device');
+  await until('a sign of life', 20_000, () => count('watchdog') > 0 || undefined);
+  inner.equal(count('too late'), 0, 'in time');
+  before = lives();
+  process.kill(h1.pid ?? 0, 'SIGSTOP');
+  await until('the next hastd', 60_000, () => lives() > before || undefined);
+  inner.equal(count('too late'), 1);
   inner.match(await h1.status(), { role: 'primary', worker });
   await load.check(inner);
   await lab.settle();
