@@ -5,6 +5,7 @@
  */
 import type { ErrorCode } from '../base/errors.ts';
 import { HastError, isErrorCode } from '../base/errors.ts';
+import type { ResourceStatistics } from '../format/statistics.ts';
 import type { ResourceStatus } from '../format/status.ts';
 
 export const controlSchema = 1;
@@ -40,6 +41,7 @@ export type ControlCommand =
   /** `resources` empty: all of them. */
   | { command: 'role'; role: RoleWord; resources: readonly string[]; force: boolean }
   | { command: 'status'; resources: readonly string[] }
+  | { command: 'statistics'; resources: readonly string[] }
   | { command: 'resync'; paused: boolean; resources: readonly string[] }
   | { command: 'detach' | 'attach' | 'peer-gone'; resources: readonly string[] }
   /** `undo`: absolute path of a file that does not exist yet, or null. */
@@ -116,6 +118,10 @@ export interface ReplyOf {
   ping: { pid: number; node: string; release: string; startedAt: number };
   role: { results: RoleResult[] };
   status: { resources: ResourceStatus[] };
+  /** `statistics`: null without a worker, and of one that is hung or of an older release. */
+  statistics: {
+    resources: { status: ResourceStatus; statistics: ResourceStatistics | null }[];
+  };
   resync: { results: OrderResult[] };
   detach: { results: OrderResult[] };
   attach: { results: OrderResult[] };

@@ -1,4 +1,5 @@
 /** JSON schemas of the control protocol's messages, for ajv. */
+import { requestKinds } from '../format/statistics.ts';
 import { resolveSides, roleWords, switchoverWords } from './messages.ts';
 
 const count = { type: 'integer', minimum: 0 } as const;
@@ -25,6 +26,7 @@ const commandFields: Record<string, Record<string, object>> = {
   'replace-hastd': {},
   role: { role, resources: names, force: flag },
   status: { resources: names },
+  statistics: { resources: names },
   resync: { paused: flag, resources: names },
   detach: { resources: names },
   attach: { resources: names },
@@ -78,6 +80,29 @@ const resourceStatus = record({
   protocol: { ...count, nullable: true }, protocolFeatures: { type: 'array', items: text },
 });
 
+const seconds = { type: 'number', minimum: 0 } as const;
+const perKind = (of: object): object =>
+  record(Object.fromEntries(requestKinds.map((kind) => [kind, of])));
+const requestCount = record({ count, bytes: count });
+
+const resourceStatistics = record({
+  schema: schemaOne, age: seconds, requests: perKind(requestCount), failedRequests: count,
+  executed: perKind(requestCount), latencyBounds: { type: 'array', items: seconds },
+  latencies: {
+    type: 'array',
+    items: record({
+      stage: text, kind: text, count, sum: seconds, buckets: { type: 'array', items: count },
+    }),
+  },
+  queues: record({
+    requests: count, local: count, send: count, sendBytes: count, receive: count, idle: count,
+  }),
+  oldestRequest: seconds, ioSuspended: flag,
+  secondsBehind: { type: 'number', minimum: 0, nullable: true },
+  connects: count, mapUpdates: count, hotExtents: count, checkpoints: count, resyncBytes: count,
+  localErrors: perKind(count),
+});
+
 const head = { schema: schemaOne, ok: { const: true } };
 
 const orderReply = record({
@@ -105,6 +130,15 @@ export const replySchemas = {
     },
   }),
   status: record({ ...head, resources: { type: 'array', items: resourceStatus } }),
+  statistics: record({
+    ...head,
+    resources: {
+      type: 'array',
+      items: record({
+        status: resourceStatus, statistics: { ...resourceStatistics, nullable: true },
+      }),
+    },
+  }),
   resync: orderReply,
   detach: orderReply,
   attach: orderReply,

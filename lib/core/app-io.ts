@@ -11,7 +11,7 @@
  */
 import { AppOp, type AppRequest, type Volume } from './ports.ts';
 import { FrameFlag, FrameType } from '../format/frame.ts';
-import type { AsyncTail } from './async-tail.ts';
+import type { AppIoHost } from './app-io-host.ts';
 import { flushComplete, PeerStage, writeComplete } from './completion.ts';
 import { AppRecord } from './app-record.ts';
 import type { CoreContext } from './context.ts';
@@ -19,32 +19,10 @@ import { CopyPool, copyLead } from './copy-pool.ts';
 import { Held, type Pending } from './held.ts';
 import type { PeerStream } from './peer-stream.ts';
 import { ReadRepair } from './read-repair.ts';
-import { pieceBytesMax, type RemoteIo } from './remote-io.ts';
+import { pieceBytesMax } from './remote-io.ts';
 
 const errnoIo = 5;
 const errnoInvalid = 22;
-
-/** What the data path asks of the resource. */
-export interface AppIoHost {
-  /** Its `mode` is how requests complete. */
-  readonly tail: AsyncTail;
-  /** Acknowledging with one copy is durably recorded. */
-  readonly aloneRecorded: boolean;
-  /** The peer is connected and complete. */
-  readonly isComplete: boolean;
-  /** A request is held because it is not: record it, then call `recheck`. */
-  requireAlone(): void;
-  /** The local copy failed or this node must step down: nothing is served any more. */
-  readonly failed: boolean;
-  /** While `failed`: requests wait for a person, instead of ending with EIO. */
-  readonly stalls: boolean;
-  /** Where requests go while the peer's copy is the one that counts; null while this one is. */
-  readonly remoteIo: RemoteIo | null;
-  /** A resync runs: it wants to know what the application feels. */
-  readonly isSyncing: boolean;
-  requestDone(latencyMs: number): void;
-  strayEnded(): void;
-}
 
 export class AppIo implements Volume {
   readonly size: number;
@@ -59,6 +37,8 @@ export class AppIo implements Volume {
   readonly #copies = new CopyPool();
   /** Acknowledged with one copy since the peer was last complete. */
   singleCopyWrites = 0;
+  /** Monotonic milliseconds when the first of these was; else undefined. */
+  singleCopySince = 0;
 
   constructor(context: CoreContext, host: AppIoHost) {
     this.#context = context;
@@ -70,18 +50,26 @@ export class AppIo implements Volume {
     return this.#active.size + this.#stalled.length;
   }
 
+  /** Arrival of the oldest unanswered request, monotonic milliseconds; Infinity for none. */
+  get oldestSince(): number {
+    let oldest = Infinity;
+    for (const { app, since } of this.#active) if (app !== null) oldest = Math.min(oldest, since);
+    for (const { since } of this.#stalled) oldest = Math.min(oldest, since);
+    return oldest;
+  }
+
   /** Gives every request away; what still comes for them here is ignored. */
   surrender(): Pending[] {
     const pending: Pending[] = [];
     // A range that goes on in another record is late in the set, and was early.
     for (const record of [...this.#active].sort((one, other) => one.order - other.order)) {
-      const { app, op } = record;
+      const { app, op, since } = record;
       record.isLate = true;
       // A flush lends no memory.
       const isBusy = record.launched && !record.localDone && op !== AppOp.flush;
       if (isBusy) record.held = new Held();
       record.app = null;
-      if (app !== null) pending.push({ app, held: record.held });
+      if (app !== null) pending.push({ app, held: record.held, since });
     }
     this.#active.clear();
     this.#pool = [];
@@ -143,8 +131,9 @@ export class AppIo implements Volume {
       return;
     }
     if (this.#host.failed) {
-      if (this.#host.stalls) this.#stalled.push({ app, held: null });
-      else app.complete(errnoIo);
+      if (this.#host.stalls) {
+        this.#stalled.push({ app, held: null, since: this.#context.measures.tick() });
+      } else app.complete(errnoIo);
       return;
     }
     if (length === 0 && app.op !== AppOp.flush) {
@@ -161,7 +150,7 @@ export class AppIo implements Volume {
     record.app = app;
     record.order = ++this.#arrivals;
     record.entry = -1;
-    record.since = this.#host.isSyncing ? this.#context.clock.now() : 0;
+    record.since = this.#context.measures.tick();
     record.op = app.op;
     record.from = offset;
     record.to = offset + length;
@@ -288,7 +277,7 @@ export class AppIo implements Volume {
       else this.nextPiece(record);
       return;
     }
-    if (!counts && isWrite(record.op)) this.singleCopyWrites++;
+    if (!counts && isWrite(record.op)) this.#countAlone();
     this.#answer(record, 0);
   }
 
@@ -320,6 +309,7 @@ export class AppIo implements Volume {
 
   /** The conditions for answering changed. */
   recheck(): void {
+    this.#context.measures.tick();
     for (const record of [...this.#active]) {
       if (record.app === null || (record.launched && !record.localDone)) continue;
       if (this.#host.failed) this.#fail(record);
@@ -361,6 +351,10 @@ export class AppIo implements Volume {
       case AppOp.write: statistics.writes++; return;
       default: statistics.deletes++;
     }
+  }
+
+  #countAlone(): void {
+    if (this.singleCopyWrites++ === 0) this.singleCopySince = this.#context.measures.now;
   }
 
   #read(record: AppRecord, app: AppRequest): void {
@@ -477,7 +471,9 @@ export class AppIo implements Volume {
     const app = record.app as AppRequest;
     record.app = null;
     this.#active.delete(record);
-    if (record.since !== 0) this.#host.requestDone(this.#context.clock.now() - record.since);
+    const { measures } = this.#context;
+    measures.answered(record.op, record.to - record.from, record.since, errno);
+    if (this.#host.isSyncing) this.#host.requestDone(measures.now - record.since);
     this.#recycle(record);
     app.complete(errno);
   }

@@ -38,7 +38,7 @@ export class AppRecord implements RangeLock, MarkRequest, StreamItem, RoomWaiter
   launched = false;
   /** Its place among the requests, in the order they came. */
   order = 0;
-  /** Monotonic milliseconds of its arrival, 0 where nobody asks. */
+  /** Monotonic milliseconds of its arrival. */
   since = 0;
   /** The request went to another data path: what comes for this record is late. */
   isLate = false;

@@ -55,6 +55,7 @@ export class Checkpoints {
     const { clock } = context;
     const begun = clock.now();
     if (begun < this.#restsUntil) return;
+    context.measures.checkpoints++;
     io.flushBoth(stream, () => this.#settle(), () => {
       const now = clock.now();
       this.#restsUntil = now + Math.min(restMsMax, restPerFlush * (now - begun));
@@ -69,7 +70,8 @@ export class Checkpoints {
   /** What arrived from the peer is flushed here, so that its marks can go. */
   #flushLocal(): void {
     const { context } = this.#resource;
-    const { tracker, disk } = context;
+    const { tracker, disk, measures } = context;
+    measures.checkpoints++;
     const flush = tracker.localFlushBegins();
     disk.flush((errno) => {
       // The copy was given up meanwhile: its flush says nothing.

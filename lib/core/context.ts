@@ -3,6 +3,7 @@ import type { Logger } from '../base/log.ts';
 import type { Mode } from './completion.ts';
 import type { DirtyTracker } from './dirty-tracker.ts';
 import type { InflightTable } from './inflight-table.ts';
+import type { Measures } from './measures.ts';
 import type { ClockPort, EventPort, RandomPort, TurnPort, UndoStore } from './ports.ts';
 import type { RangeLocks } from './range-lock.ts';
 import type { SuperblockStore } from './superblock-store.ts';
@@ -53,6 +54,7 @@ export interface CoreContext {
   readonly inflight: InflightTable;
   readonly log: Logger;
   readonly statistics: Statistics;
+  readonly measures: Measures;
   /** Start of the data in `local`. */
   dataOffset: number;
   readonly mediaSize: number;

@@ -27,4 +27,6 @@ export class Held {
 export interface Pending {
   app: AppRequest;
   held: Held | null;
+  /** Monotonic milliseconds of its arrival. */
+  since: number;
 }

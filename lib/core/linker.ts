@@ -113,6 +113,7 @@ export class Linker {
     this.#backoffMs = backoffMinMs;
     this.lastFailure = '';
     this.peerAnswers = true;
+    this.#context.measures.connects++;
   }
 
   /**

@@ -115,7 +115,7 @@ export function openAttachment(
   context: CoreContext, disk: DiskPort, localSize: number,
   done: (error: HastError | null, attachment: Attachment | null) => void,
 ): void {
-  const watched = new WatchedDisk(disk, context.clock);
+  const watched = new WatchedDisk(disk, context.measures);
   readSuperblock(watched, localSize, context.options, (error, block) => {
     if (block === null) {
       done(error, null);

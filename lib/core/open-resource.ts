@@ -10,6 +10,7 @@ import type { Superblock } from '../format/superblock.ts';
 import type { CoreContext, CoreOptions } from './context.ts';
 import { InflightTable } from './inflight-table.ts';
 import { loadMap, type LoadedMap } from './map-loader.ts';
+import { Measures } from './measures.ts';
 import { attachmentOf, readSuperblock, unreadableMap } from './open-attachment.ts';
 import type {
   ClockPort, ConnectPort, DiskPort, EventPort, RandomPort, SurvivingMemory, TurnPort, UndoStore,
@@ -102,14 +103,15 @@ function build(
   inflight: InflightTable, onMapError: (errno: number) => void,
 ): Resource {
   const { disk, clock, random, events, turn, undo, log } = ports;
+  const measures = new Measures(clock);
   return new Resource((localFailed): CoreContext => {
     const onError = (errno: number): void => {
       localFailed('metadata', errno);
       onMapError(errno);
     };
     return {
-      options, clock, random, events, turn, undo, log, localFailed, inflight,
-      ...attachmentOf(new WatchedDisk(disk, clock), block, loaded, inflight, onError),
+      options, clock, random, events, turn, undo, log, localFailed, inflight, measures,
+      ...attachmentOf(new WatchedDisk(disk, measures), block, loaded, inflight, onError),
       locks: new RangeLocks(),
       timers: new Timers(() => turn.deadlineChanged()),
       statistics: emptyStatistics(),

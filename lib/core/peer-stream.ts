@@ -16,11 +16,12 @@
  */
 import { assert } from '../base/assert.ts';
 import { HastError } from '../base/errors.ts';
-import { FrameType, type Frame, type FrameType as Type } from '../format/frame.ts';
+import { FrameFlag, FrameType, type Frame, type FrameType as Type } from '../format/frame.ts';
 import { limits } from '../format/limits.ts';
 import { BlockMap } from './block-map.ts';
 import type { CoreContext } from './context.ts';
 import type { UnflushedBlocks } from './dirty-tracker.ts';
+import { Kind, Stage } from './latencies.ts';
 import type { LinkPort } from './ports.ts';
 
 /** One data frame that waits for its acknowledgements. */
@@ -95,6 +96,17 @@ const flushesMax = 256;
 /** Of these, for flushes nobody asked for: a checkpoint, the end of a resync, a stop. */
 const flushesReserved = 16;
 
+/**
+ * Of one data frame in so many the peer is asked, whatever the mode, to say that it has it: so is
+ * told what the network takes and what the peer's disk.
+ */
+const sampleEvery = 16;
+/** In the ring of kinds: a frame of a resync, which is not measured. */
+const notMeasured = 255;
+/** In `receivedAt`. */
+const notSampled = -1;
+const notReceived = 0;
+
 /** What a data frame takes of the window beyond its payload. */
 const frameCost = 512;
 
@@ -110,6 +122,10 @@ export class PeerStream implements UnflushedBlocks {
   /** The range of each frame in the ring, in bytes. */
   readonly #offsets = new Float64Array(ringSize);
   readonly #lengths = new Float64Array(ringSize);
+  readonly #kinds = new Uint8Array(ringSize);
+  /** Of a sampled frame: when the peer said that it has it. */
+  readonly #receivedAt = new Float64Array(ringSize);
+  #untilSample = sampleEvery;
   /** Process of the peer that executes this stream; 0 where what it executed is not relied on. */
   #instance: bigint;
   #nextSeq = 1;
@@ -226,18 +242,22 @@ export class PeerStream implements UnflushedBlocks {
     item: StreamItem, type: Type, flags: number, offset: number, length: number,
     payload: Buffer | null, payloadOffset: number, headroom: number,
   ): void {
-    const seq = this.#take(item, payload === null ? frameCost : length + frameCost);
+    const isResync = (flags & FrameFlag.resync) !== 0;
+    const kind = isResync ? notMeasured : type === FrameType.write ? Kind.write : Kind.discard;
+    const seq = this.#take(item, payload === null ? frameCost : length + frameCost, kind);
+    const isSample = !isResync && this.#samples(seq);
     this.#offsets[seq & (ringSize - 1)] = offset;
     this.#lengths[seq & (ringSize - 1)] = length;
     const frame: Frame = {
-      type, flags, seq, offset, size: length, arg: 0, payload, payloadOffset, headroom,
+      type, flags: isSample ? flags | FrameFlag.wantRecvAck : flags, seq, offset, size: length,
+      arg: 0, payload, payloadOffset, headroom,
     };
     this.#link.send(frame);
   }
 
   /** Numbers and sends a read of at most one payload. */
   ask(item: ReadItem, offset: number): void {
-    const seq = this.#take(item, item.readLength + frameCost);
+    const seq = this.#take(item, item.readLength + frameCost, Kind.read);
     this.#link.send({
       type: FrameType.read, flags: 0, seq, offset, size: item.readLength, arg: 0, payload: null,
       payloadOffset: 0, headroom: 0,
@@ -252,6 +272,7 @@ export class PeerStream implements UnflushedBlocks {
       throw badAck(frame.seq);
     }
     this.#remove(item);
+    this.#measure(item);
     item.peerData(frame.payload, frame.payloadOffset);
     if (!this.#ended) this.#advance();
   }
@@ -288,7 +309,7 @@ export class PeerStream implements UnflushedBlocks {
     const epoch = new Epoch(this, this.#open, onPeer);
     this.#open = new BlockMap(this.#context.mediaSize);
     this.#epochs.push(epoch);
-    const seq = this.#take(epoch, frameCost);
+    const seq = this.#take(epoch, frameCost, Kind.flush);
     this.#link.send({
       type: FrameType.flush, flags, seq, offset: 0, size: 0, arg: 0, payload: null,
       payloadOffset: 0, headroom: 0,
@@ -301,7 +322,9 @@ export class PeerStream implements UnflushedBlocks {
     if (upTo >= this.#nextSeq) throw badAck(upTo);
     for (let seq = Math.max(this.#received + 1, this.#oldest); seq <= upTo; seq++) {
       const item = this.#ring[seq & (ringSize - 1)];
-      if (item != null && item.seq === seq) item.peerReceived();
+      if (item == null || item.seq !== seq) continue;
+      if (this.#receivedAt[seq & (ringSize - 1)] === notReceived) this.#sampleReceived(item);
+      item.peerReceived();
     }
     this.#received = Math.max(this.#received, upTo);
   }
@@ -395,6 +418,7 @@ export class PeerStream implements UnflushedBlocks {
 
   #answered(item: StreamItem, errno: number): void {
     this.#remove(item);
+    if (errno === 0) this.#measure(item);
     item.peerDone(errno);
   }
 
@@ -411,13 +435,39 @@ export class PeerStream implements UnflushedBlocks {
     this.wake();
   }
 
-  #take(item: StreamItem, windowBytes: number): number {
+  #samples(seq: number): boolean {
+    if (--this.#untilSample > 0) return false;
+    this.#untilSample = sampleEvery;
+    this.#receivedAt[seq & (ringSize - 1)] = notReceived;
+    return true;
+  }
+
+  #sampleReceived({ seq, sentAt }: StreamItem): void {
+    const { now, latencies } = this.#context.measures;
+    const kind = this.#kinds[seq & (ringSize - 1)] as Kind;
+    latencies.record(Stage.network, kind, now - sentAt);
+    this.#receivedAt[seq & (ringSize - 1)] = now;
+  }
+
+  /** The peer has executed it. */
+  #measure({ seq, sentAt }: StreamItem): void {
+    const kind = this.#kinds[seq & (ringSize - 1)] as Kind | typeof notMeasured;
+    if (kind === notMeasured) return;
+    const { now, latencies } = this.#context.measures;
+    latencies.record(Stage.peer, kind, now - sentAt);
+    const receivedAt = this.#receivedAt[seq & (ringSize - 1)] as number;
+    if (receivedAt > 0) latencies.record(Stage.peerDisk, kind, now - receivedAt);
+  }
+
+  #take(item: StreamItem, windowBytes: number, kind: Kind | typeof notMeasured): number {
     const seq = this.#nextSeq++;
     assert(this.#ring[seq & (ringSize - 1)] === null, 'the stream window was respected');
     item.seq = seq;
     item.windowBytes = windowBytes;
     item.sentAt = this.#context.clock.now();
     this.#ring[seq & (ringSize - 1)] = item;
+    this.#kinds[seq & (ringSize - 1)] = kind;
+    this.#receivedAt[seq & (ringSize - 1)] = notSampled;
     this.#frames++;
     this.#bytes += windowBytes;
     return seq;

@@ -44,16 +44,24 @@ export class RemoteIo {
     return this.#active.size + (this.#gate?.queue.length ?? 0);
   }
 
-  submit(app: AppRequest, held: Held | null = null): void {
+  /** Arrival of the oldest unanswered request, monotonic milliseconds; Infinity for none. */
+  get oldestSince(): number {
+    let oldest = Infinity;
+    for (const { since } of this.#active) oldest = Math.min(oldest, since);
+    return oldest;
+  }
+
+  submit(
+    app: AppRequest, held: Held | null = null, since = this.#context.measures.tick(),
+  ): void {
     if (this.#gate !== null) {
       this.#gate.queue.push(app);
       return;
     }
-    if (app.op === AppOp.read) this.#read(new RemoteRead(this, app, held));
-    else if (app.op === AppOp.flush) this.#add(new RemoteFlush(this, app, held)).resume();
+    if (app.op === AppOp.read) this.#read(this.#add(new RemoteRead(this, app, held), since));
+    else if (app.op === AppOp.flush) this.#add(new RemoteFlush(this, app, held), since).resume();
     else {
-      const write = new RemoteWrite(this, app, held);
-      this.#active.add(write);
+      const write = this.#add(new RemoteWrite(this, app, held), since);
       if (this.#context.locks.acquire(write)) write.onGranted();
     }
   }
@@ -110,6 +118,7 @@ export class RemoteIo {
     for (const request of [...this.#active]) this.#failOne(request);
     const queue = this.#gate?.queue ?? [];
     this.#gate = null;
+    this.#context.measures.failedRequests += queue.length;
     for (const app of queue) app.complete(errnoIo);
   }
 
@@ -260,6 +269,9 @@ export class RemoteIo {
   end(request: RemoteRequest, errno: number, data: Buffer | null = null): void {
     if (request.isOver) return;
     this.#active.delete(request);
+    const { measures } = this.#context;
+    measures.tick();
+    measures.answered(request.app.op, request.app.length, request.since, errno);
     request.answer(errno, data);
     this.#maybeEmpty();
   }
@@ -269,14 +281,15 @@ export class RemoteIo {
     return this.#stream?.ended === false ? this.#stream : null;
   }
 
-  #add<R extends RemoteRequest>(request: R): R {
+  #add<R extends RemoteRequest>(request: R, since: number): R {
+    request.since = since;
     this.#active.add(request);
     return request;
   }
 
   #read(read: RemoteRead): void {
     const { disk, dataOffset, tracker, statistics } = this.#context;
-    const { app } = this.#add(read);
+    const { app } = read;
     const isHere = !this.#host.isDiskless && this.#host.isMapKnown && read.held === null &&
       !tracker.isLocalStale(app.offset, app.length);
     if (!isHere) {

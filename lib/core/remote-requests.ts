@@ -11,6 +11,8 @@ const errnoIo = 5;
 /** One request; never pooled: this path is for bad days. */
 export abstract class RemoteRequest {
   readonly app: AppRequest;
+  /** Monotonic milliseconds of its arrival. */
+  since = 0;
   held: Held | null;
   isOver = false;
   /** A local operation runs that counts. */

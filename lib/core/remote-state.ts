@@ -120,12 +120,13 @@ export class RemoteState {
     if (wasActive) {
       // Nothing more goes out before the peer marks what it takes.
       this.io.streamLost();
-      pending = this.io.takeQueue().map((app) => ({ app, held: null }));
+      const since = context.measures.tick();
+      pending = this.io.takeQueue().map((app) => ({ app, held: null, since }));
       this.io.localGone();
     } else {
       pending = io.surrender();
     }
-    for (const { app, held } of pending) this.io.submit(app, held);
+    for (const { app, held, since } of pending) this.io.submit(app, held, since);
     // Also one that shakes hands: what it said of the copy is no longer true.
     if (session !== null) session.claimDiskless(this.lineage);
     else resource.linker.start();

@@ -12,6 +12,7 @@ import { HastError } from '../base/errors.ts';
 import { FrameFlag, FrameType, type Frame } from '../format/frame.ts';
 import { limits } from '../format/limits.ts';
 import type { CoreContext, LocalOp } from './context.ts';
+import { Kind } from './latencies.ts';
 import { regionsOf } from './region-set.ts';
 import { RangeLocks, type RangeLock } from './range-lock.ts';
 
@@ -147,19 +148,23 @@ export class Replica {
 
   /** The range may run: nothing has to be marked before, or it is. */
   marked(item: ReplicaItem): void {
-    const { disk, dataOffset, statistics } = this.#context;
+    const { disk, dataOffset, statistics, measures } = this.#context;
     const { frame } = item;
     statistics.queueLocal++;
     if (frame.type === FrameType.read) {
       statistics.reads++;
+      measures.executes(Kind.read, frame.size);
       item.data = Buffer.allocUnsafe(limits.blockSize + frame.size);
       disk.read(dataOffset + frame.offset, item.data, limits.blockSize, frame.size, item.onDone);
     } else if (frame.type === FrameType.write) {
       statistics.writes++;
+      if ((frame.flags & FrameFlag.resync) !== 0) measures.resyncBytes += frame.size;
+      else measures.executes(Kind.write, frame.size);
       const { payload, payloadOffset, size } = frame;
       disk.write(dataOffset + frame.offset, payload as Buffer, payloadOffset, size, item.onDone);
     } else {
       statistics.deletes++;
+      measures.executes(Kind.discard, frame.size);
       const discard = frame.type === FrameType.discard;
       disk.zero(dataOffset + frame.offset, frame.size, discard, item.onDone);
     }
@@ -222,6 +227,7 @@ export class Replica {
     this.#flushing = 1;
     const flush = batch.flush;
     this.#context.statistics.flushes++;
+    this.#context.measures.executes(Kind.flush, 0);
     this.#context.disk.flush((errno) => this.#flushed(flush, errno));
   }
 

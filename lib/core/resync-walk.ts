@@ -106,6 +106,7 @@ export abstract class ResyncWalk<C extends Chunk> {
   /** The chunk is over; so many bytes of it were copied. */
   protected finished(chunk: C, bytes: number): void {
     this.copiedBlocks += Math.ceil(bytes / limits.blockSize);
+    this.context.measures.resyncBytes += bytes;
     this.#pace.chunkDone(bytes, this.context.clock.now());
     this.#inFlight--;
     this.#idle.push(chunk);

@@ -105,7 +105,7 @@ export class Session implements LinkHandler, AckSink {
 
   frame(frame: Frame): void {
     if (this.phase === 'ended') return;
-    this.#heardAt = this.#context.clock.now();
+    this.#heardAt = this.#context.measures.tick();
     try {
       this.#dispatch(frame);
     } catch (error) {

@@ -1,11 +1,13 @@
 /**
  * A disk port that knows since when its oldest operation has been under way, so that a disk that
- * does not answer is noticed (`disk-timeout`).
+ * does not answer is noticed (`disk-timeout`), and how long each took.
  *
  * Hot path: one call per operation; the records are pooled.
  * `npm run bench`, write-32 on fullsync: all JavaScript is 7 % of the processors' time.
  */
-import type { ClockPort, DiskPort, Done } from './ports.ts';
+import { Kind, Stage } from './latencies.ts';
+import type { Measures } from './measures.ts';
+import type { DiskPort, Done } from './ports.ts';
 
 /** The disk of a core: one it watches, or none. */
 export interface CoreDisk extends DiskPort {
@@ -15,6 +17,8 @@ export interface CoreDisk extends DiskPort {
 
 class WatchedOp {
   since = 0;
+  /** null: metadata, which are not measured. */
+  kind: Kind | null = null;
   before: WatchedOp | null = null;
   after: WatchedOp | null = null;
   done: Done | null = null;
@@ -26,21 +30,21 @@ class WatchedOp {
 
   readonly onDone = (errno: number): void => {
     const done = this.done as Done;
-    this.#disk.ended(this);
+    this.#disk.ended(this, errno);
     done(errno);
   };
 }
 
 export class WatchedDisk implements CoreDisk {
   readonly #disk: DiskPort;
-  readonly #clock: ClockPort;
+  readonly #measures: Measures;
   readonly #pool: WatchedOp[] = [];
   #oldest: WatchedOp | null = null;
   #newest: WatchedOp | null = null;
 
-  constructor(disk: DiskPort, clock: ClockPort) {
+  constructor(disk: DiskPort, measures: Measures) {
     this.#disk = disk;
-    this.#clock = clock;
+    this.#measures = measures;
   }
 
   get busySince(): number | null {
@@ -48,26 +52,31 @@ export class WatchedDisk implements CoreDisk {
   }
 
   read(offset: number, buffer: Buffer, bufferOffset: number, length: number, done: Done): void {
-    this.#disk.read(offset, buffer, bufferOffset, length, this.#begin(done));
+    this.#disk.read(offset, buffer, bufferOffset, length, this.#begin(done, Kind.read));
   }
 
   write(offset: number, buffer: Buffer, bufferOffset: number, length: number, done: Done): void {
-    this.#disk.write(offset, buffer, bufferOffset, length, this.#begin(done));
+    this.#disk.write(offset, buffer, bufferOffset, length, this.#begin(done, Kind.write));
   }
 
   flush(done: Done): void {
-    this.#disk.flush(this.#begin(done));
+    this.#disk.flush(this.#begin(done, Kind.flush));
   }
 
   zero(offset: number, length: number, discard: boolean, done: Done): void {
-    this.#disk.zero(offset, length, discard, this.#begin(done));
+    this.#disk.zero(offset, length, discard, this.#begin(done, Kind.discard));
   }
 
   writeDurable(offset: number, buffer: Buffer, done: Done): void {
-    this.#disk.writeDurable(offset, buffer, this.#begin(done));
+    this.#disk.writeDurable(offset, buffer, this.#begin(done, null));
   }
 
-  ended(op: WatchedOp): void {
+  ended(op: WatchedOp, errno: number): void {
+    const { kind, since } = op;
+    const now = this.#measures.tick();
+    if (kind !== null && errno === 0) {
+      this.#measures.latencies.record(Stage.local, kind, now - since);
+    }
     if (op.before === null) this.#oldest = op.after;
     else op.before.after = op.after;
     if (op.after === null) this.#newest = op.before;
@@ -78,10 +87,11 @@ export class WatchedDisk implements CoreDisk {
     this.#pool.push(op);
   }
 
-  #begin(done: Done): Done {
+  #begin(done: Done, kind: Kind | null): Done {
     const op = this.#pool.pop() ?? new WatchedOp(this);
     op.done = done;
-    op.since = this.#clock.now();
+    op.kind = kind;
+    op.since = this.#measures.tick();
     op.before = this.#newest;
     if (this.#newest === null) this.#oldest = op;
     else this.#newest.after = op;

@@ -134,6 +134,10 @@ export class Daemon {
         const chosen = this.#select(request.resources);
         return { resources: await Promise.all(chosen.map((one) => one.status())) };
       }
+      case 'statistics': {
+        const views = await Promise.all(this.#select(request.resources).map((one) => one.view()));
+        return { resources: views.map(({ status, statistics }) => ({ status, statistics })) };
+      }
       case 'role': {
         if (this.#stopping) throw new HastError('HAST_E_BUSY', 'hastd is stopping');
         const { role, force } = request;
@@ -411,7 +415,8 @@ export class Daemon {
 }
 
 type OrderRequest = Exclude<ControlRequest, {
-  command: 'ping' | 'status' | 'role' | 'switchover' | 'replace-hastd' | 'replace-workers';
+  command: 'ping' | 'status' | 'statistics' | 'role' | 'switchover' | 'replace-hastd' |
+    'replace-workers';
 }>;
 
 function orderOf(request: OrderRequest): Order {

@@ -13,6 +13,7 @@ import { openResource } from '../core/open-resource.ts';
 import type { ConnectPort, ResourceEvent, SurvivingMemory } from '../core/ports.ts';
 import type { Resource } from '../core/resource.ts';
 import type { PromoteDone } from '../core/role-change.ts';
+import { coreStatistics } from '../core/statistics.ts';
 import { coreStatus } from '../core/status.ts';
 import { openInflight, removeInflight } from '../disk/inflight-file.ts';
 import { openLocal, type LocalFile } from '../disk/local.ts';
@@ -21,6 +22,7 @@ import type { OpenDisk } from '../disk/open-disk.ts';
 import { RingDisk } from '../disk/ring-disk.ts';
 import { decodePreface, PrefaceAnswer, prefaceVersionFits } from '../format/preface.ts';
 import { ownProtocol, type Protocol } from '../format/protocol.ts';
+import type { ResourceStatistics } from '../format/statistics.ts';
 import type { ResourceStatus } from '../format/status.ts';
 import type { SwitchoverSaid } from '../format/switchover.ts';
 import type { WireOptions } from '../format/wire.ts';
@@ -314,6 +316,11 @@ export class Runner {
       worker: process.pid,
       release,
     };
+  }
+
+  /** `idle`: free places for requests in the front end. */
+  statistics(idle: number): ResourceStatistics {
+    return coreStatistics(this.resource, idle);
   }
 
   #applyConfig(): void {

@@ -61,7 +61,8 @@ export async function attachCopy(keeper: WorkerKeeper, timing: Timing): Promise<
   }
   if (state !== 'secondary' || run === undefined) throw noWorker(keeper);
   // A worker that says nothing is one whose disk may be gone: it is replaced too.
-  const status = await run.worker.status(timing.statusMs).catch(() => null);
+  const view = await run.worker.view(timing.statusMs).catch(() => null);
+  const status = view?.status ?? null;
   const isUsed = status !== null && status.status !== 'failed' &&
     status.localDisk !== 'failed' && status.localDisk !== 'detached';
   if (isUsed) {

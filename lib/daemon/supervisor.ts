@@ -19,9 +19,9 @@ import type { ResourceStatus } from '../format/status.ts';
 import { Deadline, within } from './deadline.ts';
 import { Device } from './device.ts';
 import type { Hooks } from './hooks.ts';
-import { idleStatus } from './idle-status.ts';
 import { Revival } from './revival.ts';
 import { goOnWith } from './adoption.ts';
+import { viewOf, type ResourceView } from './resource-view.ts';
 import { RoleRecordFile } from './role-record.ts';
 import type { SupervisorState } from './states.ts';
 import { stepOver, type StepOver } from './step-over.ts';
@@ -197,21 +197,12 @@ export class Supervisor {
   }
 
   async status(): Promise<ResourceStatus> {
-    const { run, resource, state, detail } = this.#keeper;
-    const idle = idleStatus(resource, this.#device.link, state, detail);
-    if (run === undefined || state === 'starting' || state === 'reviving') {
-      const needsHuman = idle.needsHuman || this.#revival.needsHuman;
-      return { ...idle, needsHuman, worker: run?.worker.pid ?? null };
-    }
-    try {
-      const status = await run.worker.status(this.#timing.statusMs);
-      const { role } = this;
-      // One of an older release does not say everything.
-      return { ...idle, ...status, role, device: this.#device.link, worker: run.worker.pid };
-    } catch (error) {
-      const why = `the worker gives no status: ${errorText(error)}`;
-      return { ...idle, status: 'failed', detail: why, worker: run.worker.pid };
-    }
+    return (await this.view()).status;
+  }
+
+  /** Bounded by `timeoutMs`, or by that of a status. */
+  view(timeoutMs = this.#timing.statusMs): Promise<ResourceView> {
+    return viewOf(this.#keeper, this.#device.link, this.#revival.needsHuman, timeoutMs);
   }
 
   // --- queue, states, hooks

@@ -5,7 +5,6 @@
 import type * as net from 'node:net';
 import { HastError } from '../base/errors.ts';
 import type { Resolution } from '../control/messages.ts';
-import type { ResourceStatus } from '../format/status.ts';
 import type { SwitchoverSaid } from '../format/switchover.ts';
 import { within } from './deadline.ts';
 import type { WorkerLink } from './worker-link.ts';
@@ -20,6 +19,9 @@ export interface WorkerExit {
   /** What the worker said in its last `failed` message. */
   failure: HastError | undefined;
 }
+
+/** What a worker says of itself. */
+export type WorkerView = Extract<WorkerMessage, { type: 'status' }>;
 
 export type WorkerEvent = Extract<WorkerMessage, { type: 'event' }>['event'];
 
@@ -49,7 +51,7 @@ export class WorkerProcess {
   readonly #link: WorkerLink;
   readonly #waiters = new Set<Waiter>();
   #failure: HastError | undefined;
-  #statusPending: Promise<ResourceStatus> | undefined;
+  #viewPending: Promise<WorkerView> | undefined;
   #orders = 0;
   readonly #says: WorkerSays;
   readonly #stuck: Promise<void>;
@@ -119,11 +121,10 @@ export class WorkerProcess {
   }
 
   /** Requests at the same time share one answer. */
-  status(timeoutMs: number): Promise<ResourceStatus> {
-    this.#statusPending ??= this.request({ type: 'status' }, ['status'], timeoutMs)
-      .then((message) => message.status)
-      .finally(() => { this.#statusPending = undefined; });
-    return this.#statusPending;
+  view(timeoutMs: number): Promise<WorkerView> {
+    this.#viewPending ??= this.request({ type: 'status' }, ['status'], timeoutMs)
+      .finally(() => { this.#viewPending = undefined; });
+    return this.#viewPending;
   }
 
   /** Throws what the worker declines it with. */

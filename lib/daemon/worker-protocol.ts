@@ -10,6 +10,7 @@ import type { ResourceConfig } from '../config/model.ts';
 import type { ErrorCode } from '../base/errors.ts';
 import type { Resolution, ResolveSide } from '../control/messages.ts';
 import type { ResourceEvent } from '../core/ports.ts';
+import type { ResourceStatistics } from '../format/statistics.ts';
 import type { ResourceStatus } from '../format/status.ts';
 import type { SwitchoverSaid } from '../format/switchover.ts';
 import type { Negotiated } from '../fuse/session.ts';
@@ -111,7 +112,8 @@ export type WorkerMessage =
   /** `resolution` of a `resolve`, else null. */
   | { type: 'ordered'; id: number; resolution: Resolution | null }
   | { type: 'declined'; id: number; code: ErrorCode; message: string; hint: string }
-  | { type: 'status'; status: ResourceStatus }
+  /** A worker of an older release tells no statistics. */
+  | { type: 'status'; status: ResourceStatus; statistics?: ResourceStatistics }
   /** From the peer. */
   | { type: 'switchover'; said: SwitchoverSaid }
   | { type: 'adopted'; memo: WorkerMemo }

@@ -288,8 +288,9 @@ function receive(message: ParentMessage, socket: net.Socket | undefined): void {
     case 'order': order(runner, message.id, message.order); return;
     case 'status': {
       const status = runner.status();
-      status.statistics.queueIdle = frontend?.stats.idle ?? 0;
-      send({ type: 'status', status });
+      const idle = frontend?.stats.idle ?? 0;
+      status.statistics.queueIdle = idle;
+      send({ type: 'status', status, statistics: runner.statistics(idle) });
       return;
     }
   }

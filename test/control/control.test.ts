@@ -191,6 +191,14 @@ it('messages: what the daemon makes passes; an unknown error code is internal', 
   test.match(await parseReply(line, 'status'), { ok: true, reply: { resources: [status] } });
   const partial = JSON.stringify({ schema: 1, ok: true, resources: [{ ...status, role: 'x' }] });
   await test.rejects(parseReply(partial, 'status'), { code: 'HAST_E_PROTOCOL' });
+  const counted = JSON.stringify({
+    schema: 1, ok: true, resources: [{ status, statistics: null }],
+  });
+  test.match(await parseReply(counted, 'statistics'), { ok: true });
+  const wrong = JSON.stringify({
+    schema: 1, ok: true, resources: [{ status, statistics: { schema: 1, age: -1 } }],
+  });
+  await test.rejects(parseReply(wrong, 'statistics'), { code: 'HAST_E_PROTOCOL' });
   const more = await parseRequest('{"schema":1,"command":"status","resources":["a"],"new":1}');
   test.match(more, { command: 'status', resources: ['a'] });
   const failed = '{"schema":1,"ok":false,"error":{"code":"HAST_E_NEW","message":"m","hint":""}}';

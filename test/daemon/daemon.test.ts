@@ -87,6 +87,9 @@ it('control: ping, roles of all in parallel, status, unknown names', async (test
     { name: 'alpha', role: 'primary' }, { name: 'beta', role: 'init' },
   ]);
   test.match(await status('beta'), [{ name: 'beta' }]);
+  const counted = await callDaemon({ command: 'statistics', resources: ['alpha'] }, call);
+  test.match(counted.resources, [{ status: { name: 'alpha', role: 'primary' }, statistics: null }],
+    'a worker that counts nothing');
   await test.rejects(role('init', ['alpha', 'betta']), {
     code: 'HAST_E_UNKNOWN_RESOURCE', hint: "did you mean 'beta'?",
   });
