@@ -2,7 +2,10 @@
 /** hastctl: see `hastctl -h`. Options may stand before or after the command. */
 import { Command, CommanderError, Option } from 'commander';
 import { HastError } from '../lib/base/errors.ts';
-import { checkCommand, createCommand, dumpCommand } from './copy-commands.ts';
+import { release } from '../lib/daemon/release.ts';
+import { checkCommand } from './check-command.ts';
+import type { CheckOptions } from './check-command.ts';
+import { createCommand, dumpCommand } from './copy-commands.ts';
 import type { CreateOptions } from './copy-commands.ts';
 import { listCommand, roleCommand, statusCommand } from './daemon-commands.ts';
 import type { RoleOptions } from './daemon-commands.ts';
@@ -38,6 +41,7 @@ function buildProgram(run: Run) {
     .option('--node <name>', 'name of this node (default: HAST_NODE, else the host name)')
     .option('--json', 'print JSON')
     .option('-d, --debug', 'say more about errors', (_, count: number) => count + 1, 0)
+    .version(`hast-linux ${release}`, '-V, --version', 'print the release')
     .helpOption('-h, --help')
     .showSuggestionAfterError(true)
     .exitOverride();
@@ -89,7 +93,8 @@ function buildProgram(run: Run) {
     .action((names: string[]) => run((context) => dumpCommand(context, names)));
   program.command('check')
     .description('check the configuration')
-    .action(() => run((context) => checkCommand(context)));
+    .option('--peer', 'also ask the other node, and compare')
+    .action((options: CheckOptions) => run((context) => checkCommand(context, options)));
   addOrders(program, run);
   for (const command of program.commands) command.configureOutput(silent).exitOverride();
   return program;

@@ -12,6 +12,7 @@ import type { Config } from '../lib/config/model.ts';
 import { runForeground } from '../lib/daemon/foreground.ts';
 import { launch } from '../lib/daemon/launcher.ts';
 import { levelOf } from '../lib/daemon/logger.ts';
+import { release } from '../lib/daemon/release.ts';
 import { ExitCode, exitCodeOf } from './exit-codes.ts';
 import type { ConfigChoice } from './report.ts';
 import { chooseConfig, errorLine, readConfig } from './report.ts';
@@ -34,6 +35,7 @@ function parseArguments(argv: string[]): Options {
     .option('-t, --test', 'read the configuration, say what is wrong with it, and end')
     .option('-P, --pidfile <file>', 'instead of the one in the configuration')
     .option('-d, --debug', 'log more; twice: everything', (_, count: number) => count + 1, 0)
+    .version(`hast-linux ${release}`, '-V, --version', 'print the release')
     .helpOption('-h, --help')
     .configureOutput({ outputError: (text, write) => write(`hastd: ${text}`) })
     .exitOverride();

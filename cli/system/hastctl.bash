@@ -42,8 +42,9 @@ _hastctl() {
         '')
             words='attach check create detach down dump help install-units list peer-gone resolve
                 resync role status switchover undo up upgrade wait'
-            options='--config --node --json --debug'
+            options='--config --node --json --debug --version'
             ;;
+        check) options='--peer' ;;
         create) options='--extentsize --keepdirty --mediasize --force --assume-clean' ;;
         role) options='--force --if-init' ;;
         resolve) options='--discard-local --discard-peer --dry-run --undo' ;;

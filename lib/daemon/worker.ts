@@ -120,8 +120,13 @@ function start(message: StartMessage): void {
 /** To the parent, which can run what is asked for; without one the peer shall not wait. */
 function passOn(said: SwitchoverSaid): void {
   if (parent.isOpen) {
-    send({ type: 'switchover', said });
+    const isFacts = said.kind === 'facts' || said.kind === 'ask-facts';
+    send({ type: isFacts ? 'facts' : 'switchover', said });
     return;
+  }
+  if (said.kind === 'ask-facts') {
+    const nothing = { kind: 'facts', id: said.id, text: '' } as const;
+    runner?.order({ kind: 'switchover', say: nothing }, () => undefined);
   }
   if (said.kind !== 'ask') return;
   const text = 'hastctl: error: no hastd is there to do it; try: start hastd there\n';
