@@ -19,6 +19,7 @@ import { chooseConfig, errorJson, errorLine } from './report.ts';
 import { switchoverCommand } from './switchover-command.ts';
 import type { SwitchoverOptions } from './switchover-command.ts';
 import { downCommand, upCommand } from './up-command.ts';
+import type { UpOptions } from './up-command.ts';
 import { upgradeCommand } from './upgrade-command.ts';
 import { waitCommand } from './wait-command.ts';
 import type { WaitOptions } from './wait-command.ts';
@@ -66,13 +67,16 @@ function buildProgram(run: Run) {
     .option('--if-init', 'only resources whose role is init, as after a start of the machine')
     .action((role: string, names: string[], options: RoleOptions) =>
       run((context) => roleCommand(context, role, names, options)));
-  for (const [name, text, work] of [
-    ['up', 'make this node primary and mount what the configuration says', upCommand],
-    ['down', 'unmount, and make this node secondary', downCommand],
-  ] as const) {
-    program.command(name).description(text).argument(...manyNames)
-      .action((names: string[]) => run((context) => work(context, names)));
-  }
+  program.command('up')
+    .description('make this node primary and mount what the configuration says')
+    .argument(...manyNames)
+    .option('--wait <seconds>', 'try a refused promotion again while the peer may still come')
+    .action((names: string[], options: UpOptions) =>
+      run((context) => upCommand(context, names, options)));
+  program.command('down')
+    .description('unmount, and make this node secondary')
+    .argument(...manyNames)
+    .action((names: string[]) => run((context) => downCommand(context, names)));
   program.command('switchover')
     .description('the primary unmounts and leaves, the other node becomes primary and mounts')
     .argument('<name>', 'resource')
