@@ -24,9 +24,14 @@ export interface Place {
   context: Context;
   config: Config;
   resource: ResourceConfig;
+  /** Seconds for which a refused promotion is tried again while the peer may still come. */
+  waitSeconds?: number;
 }
 
 const pollMs = 100;
+const peerPollMs = 500;
+/** A promotion that is refused though the peer is there: it may be done with something. */
+const againMs = 5000;
 const directoryMode = 0o755;
 /** udev and the like have a file system open for a moment after it was mounted. */
 const unmountAttempts = 5;
@@ -37,7 +42,7 @@ export async function bringUp(place: Place, steps: Steps): Promise<void> {
   const { mount } = place.resource;
   let status: ResourceStatus | undefined;
   try {
-    await steps.run('role primary', () => changeRole(place, 'primary'));
+    await steps.run('role primary', () => becomePrimary(place));
     await steps.run('device', async () => {
       status = await untilServed(place);
       return { note: `${status.device}, ${status.status}` };
@@ -97,6 +102,33 @@ async function changeRole(
 ): Promise<{ already: boolean }> {
   const { from } = await askRole(context, config, role, resource.name);
   return { already: from === role };
+}
+
+/** After a start of both nodes neither may be promoted before it has heard of the other one. */
+async function becomePrimary(place: Place): Promise<{ already: boolean }> {
+  const end = performance.now() + 1000 * (place.waitSeconds ?? 0);
+  for (;;) {
+    try {
+      return await changeRole(place, 'primary');
+    } catch (error) {
+      const isRefused = error instanceof HastError && error.code === 'HAST_E_PROMOTE_REFUSED';
+      if (!isRefused || !await mayChange(place, end)) throw error;
+    }
+  }
+}
+
+/** True when it is worth trying again; false where only a person, or nothing in time, helps. */
+async function mayChange({ context, resource }: Place, end: number): Promise<boolean> {
+  const askedAt = performance.now();
+  for (let now = askedAt; now < end; now = performance.now()) {
+    const [status] = await statusOf(context, [resource.name]);
+    if (status === undefined || status.needsHuman || status.peerRole === 'primary') return false;
+    if (status.status === 'complete') return true;
+    const isThere = status.connection === 'connected' || status.connection === 'syncing';
+    if (isThere && now - askedAt > againMs) return true;
+    await sleep(peerPollMs);
+  }
+  return false;
 }
 
 /** The status once the device answers; a primary that resumes may wait for its peer first. */

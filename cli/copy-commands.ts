@@ -1,12 +1,8 @@
-/** The commands that work without the daemon: create, dump, check. */
-import { HastError, errorText } from '../lib/base/errors.ts';
-import { loadConfig } from '../lib/config/load.ts';
-import type { Problem } from '../lib/config/load.ts';
-import type { ResourceConfig } from '../lib/config/model.ts';
+/** The commands that work without the daemon: create and dump. */
+import { HastError } from '../lib/base/errors.ts';
 import { parseBytes } from '../lib/config/values.ts';
 import { createCopy } from '../lib/disk/create.ts';
 import { describeCopy } from '../lib/disk/inspect.ts';
-import { localProblem } from '../lib/disk/local.ts';
 import { ExitCode, exitCodeOf } from './exit-codes.ts';
 import { dumpJson, formatDump } from './format-dump.ts';
 import type { Context } from './output.ts';
@@ -91,46 +87,4 @@ function named(error: unknown, name: string, local: string): unknown {
   const where = error.message.includes(local) ? name : `${name}: ${local}`;
   const hint = error.hint === undefined ? {} : { hint: error.hint };
   return new HastError(error.code, `${where}: ${error.message}`, { cause: error, ...hint });
-}
-
-/** 0 without errors; every problem goes to stdout, it is what was asked for. */
-export async function checkCommand(context: Context): Promise<number> {
-  const { config, problems, format } = loadConfig({
-    ...context.config, inspectLocal: localProblem,
-  });
-  const notes = config === undefined ? [] : copyNotes(config.resources);
-  const { file } = context.config;
-  if (context.json) {
-    printJson({ schema: 1, file, ok: config !== undefined, problems, notes });
-  } else {
-    print(format());
-    for (const note of notes) print(`${file}: note: ${note}\n`);
-    if (config !== undefined) print(`${file}: ok: ${summary(config.node, config.resources)}\n`);
-  }
-  if (config !== undefined) return ExitCode.ok;
-  return isMissing(problems) ? ExitCode.noFile : ExitCode.config;
-}
-
-function isMissing(problems: readonly Problem[]): boolean {
-  return problems.some(({ kind }) => kind === 'missing-file');
-}
-
-function summary(node: string, resources: readonly ResourceConfig[]): string {
-  const count = resources.length === 1 ? '1 resource' : `${resources.length} resources`;
-  return `node ${node}, ${count}`;
-}
-
-/** Copies that are in order as far as the configuration goes and cannot work yet. */
-function copyNotes(resources: readonly ResourceConfig[]): string[] {
-  return resources.flatMap(({ name, local }) => {
-    try {
-      const { superblock } = describeCopy(local);
-      if (superblock.resource === name) return [];
-      return [`resource ${name}: ${local} holds the copy of resource ${superblock.resource}`];
-    } catch (error) {
-      const fresh = error instanceof HastError && error.code === 'HAST_E_NO_METADATA';
-      if (fresh) return [`resource ${name}: ${local} has no metadata; try: hastctl create ${name}`];
-      return [`resource ${name}: ${local}: ${errorText(error)}`];
-    }
-  });
 }

@@ -2,6 +2,8 @@
 /** hastctl: see `hastctl -h`. Options may stand before or after the command. */
 import { Command, CommanderError, Option } from 'commander';
 import { HastError } from '../lib/base/errors.ts';
+import { release } from '../lib/daemon/release.ts';
+import type { CheckOptions } from './check-command.ts';
 import type { CreateOptions } from './copy-commands.ts';
 import type { RoleOptions } from './daemon-commands.ts';
 import { ExitCode, exitCodeOf } from './exit-codes.ts';
@@ -10,9 +12,11 @@ import type { ResolveOptions } from './order-commands.ts';
 import type { Context } from './output.ts';
 import { chooseConfig, errorJson, errorLine } from './report.ts';
 import type { SwitchoverOptions } from './switchover-command.ts';
+import type { UpOptions } from './up-command.ts';
 import type { WaitOptions } from './wait-command.ts';
 
 /** Each command loads what it needs, and no other's: the start is most of what a command costs. */
+const checks = () => import('./check-command.ts');
 const copies = () => import('./copy-commands.ts');
 const daemon = () => import('./daemon-commands.ts');
 const mounts = () => import('./up-command.ts');
@@ -42,6 +46,7 @@ function buildProgram(run: Run) {
     .option('--node <name>', 'name of this node (default: HAST_NODE, else the host name)')
     .option('--json', 'print JSON')
     .option('-d, --debug', 'say more about errors', (_, count: number) => count + 1, 0)
+    .version(`hast-linux ${release}`, '-V, --version', 'print the release')
     .helpOption('-h, --help')
     .showSuggestionAfterError(true)
     .exitOverride();
@@ -69,7 +74,9 @@ function buildProgram(run: Run) {
   program.command('up')
     .description('make this node primary and mount what the configuration says')
     .argument(...manyNames)
-    .action((names: string[]) => run(mounts, (its, context) => its.upCommand(context, names)));
+    .option('--wait <seconds>', 'try a refused promotion again while the peer may still come')
+    .action((names: string[], options: UpOptions) =>
+      run(mounts, (its, context) => its.upCommand(context, names, options)));
   program.command('down')
     .description('unmount, and make this node secondary')
     .argument(...manyNames)
@@ -94,7 +101,9 @@ function buildProgram(run: Run) {
     .action((names: string[]) => run(copies, (its, context) => its.dumpCommand(context, names)));
   program.command('check')
     .description('check the configuration')
-    .action(() => run(copies, (its, context) => its.checkCommand(context)));
+    .option('--peer', 'also ask the other node, and compare')
+    .action((options: CheckOptions) =>
+      run(checks, (its, context) => its.checkCommand(context, options)));
   addOrders(program, run);
   for (const command of program.commands) command.configureOutput(silent).exitOverride();
   return program;

@@ -9,6 +9,7 @@ import { defaults } from '../lib/config/limits.ts';
 import type { LoadResult } from '../lib/config/load.ts';
 import { loadConfig } from '../lib/config/load.ts';
 import type { Config } from '../lib/config/model.ts';
+import { release } from '../lib/daemon/release.ts';
 import { ExitCode, exitCodeOf } from './exit-codes.ts';
 import type { ConfigChoice } from './report.ts';
 import { chooseConfig, errorLine, readConfig } from './report.ts';
@@ -31,6 +32,7 @@ function parseArguments(argv: string[]): Options {
     .option('-t, --test', 'read the configuration, say what is wrong with it, and end')
     .option('-P, --pidfile <file>', 'instead of the one in the configuration')
     .option('-d, --debug', 'log more; twice: everything', (_, count: number) => count + 1, 0)
+    .version(`hast-linux ${release}`, '-V, --version', 'print the release')
     .helpOption('-h, --help')
     .configureOutput({ outputError: (text, write) => write(`hastd: ${text}`) })
     .exitOverride();

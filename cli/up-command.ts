@@ -6,11 +6,19 @@ import type { Context } from './output.ts';
 import {
   chooseResources, configOf, print, printJson, reportError, resourceNames,
 } from './output.ts';
+import { secondsOption } from './wait-command.ts';
 import { Steps, stepsJson } from './steps.ts';
 import type { StepsResult } from './steps.ts';
 
-export function upCommand(context: Context, names: string[]): Promise<number> {
-  return each(context, names, 'up', bringUp);
+export interface UpOptions {
+  wait?: string;
+}
+
+export function upCommand(
+  context: Context, names: string[], { wait }: UpOptions = {},
+): Promise<number> {
+  const waitSeconds = wait === undefined ? 0 : secondsOption('--wait', wait);
+  return each(context, names, 'up', (place, steps) => bringUp({ ...place, waitSeconds }, steps));
 }
 
 /** In the reverse order: a mount point may lie on the volume of an earlier resource. */

@@ -39,7 +39,8 @@ export async function waitCommand(
       hint: 'one or more of --connected, --synced and --role',
     });
   }
-  const seconds = secondsOf(options.timeout);
+  const { timeout } = options;
+  const seconds = timeout === undefined ? Infinity : secondsOption('--timeout', timeout);
   const end = performance.now() + seconds * 1000;
   for (;;) {
     const resources = await statusOf(context, names);
@@ -66,11 +67,11 @@ export function holds(resource: ResourceStatus, conditions: Conditions): boolean
     (conditions.role === undefined || role === conditions.role);
 }
 
-function secondsOf(text: string | undefined): number {
-  if (text === undefined) return Infinity;
+/** Throws HAST_E_USAGE. */
+export function secondsOption(option: string, text: string): number {
   if (/^[0-9]{1,9}$/.test(text)) return Number(text);
-  throw new HastError('HAST_E_USAGE', `--timeout '${text}' is not a number of seconds`, {
-    hint: '--timeout 60',
+  throw new HastError('HAST_E_USAGE', `${option} '${text}' is not a number of seconds`, {
+    hint: `${option} 60`,
   });
 }
 

@@ -22,7 +22,7 @@ _hastctl() {
             mapfile -t COMPREPLY < <(compgen -f -- "$word")
             return
             ;;
-        --node | -e | --extentsize | -k | --keepdirty | -m | --mediasize | --timeout) return ;;
+        --node | -e | --extentsize | -k | --keepdirty | -m | --mediasize | --timeout | --wait) return ;;
         --role)
             mapfile -t COMPREPLY < <(compgen -W 'init primary secondary' -- "$word")
             return
@@ -31,7 +31,7 @@ _hastctl() {
     for ((index = 1; index < COMP_CWORD; index++)); do
         case ${COMP_WORDS[index - 1]} in
             -c | --config | --node | -e | --extentsize | -k | --keepdirty | -m | --mediasize | \
-                --timeout | --undo | --dir | --role) continue ;;
+                --timeout | --wait | --undo | --dir | --role) continue ;;
         esac
         case ${COMP_WORDS[index]} in
             -*) ;;
@@ -42,12 +42,14 @@ _hastctl() {
         '')
             words='attach check create detach down dump help install-units list peer-gone resolve
                 resync role status switchover undo up upgrade wait'
-            options='--config --node --json --debug'
+            options='--config --node --json --debug --version'
             ;;
+        check) options='--peer' ;;
         create) options='--extentsize --keepdirty --mediasize --force --assume-clean' ;;
         role) options='--force --if-init' ;;
         resolve) options='--discard-local --discard-peer --dry-run --undo' ;;
         install-units) options='--dir --print --force' ;;
+        up) options='--wait' ;;
         wait) options='--connected --synced --role --timeout' ;;
     esac
     case $command/$position in

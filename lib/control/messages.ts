@@ -36,6 +36,44 @@ export type ResolveSide = (typeof resolveSides)[number];
 export const switchoverWords = ['take-over', 'hand-over'] as const;
 export type SwitchoverWhat = (typeof switchoverWords)[number];
 
+/** What a node is, and believes of its peer, as far as one resource goes: for check --peer. */
+export interface NodeFacts {
+  node: string;
+  release: string;
+  /** Versions of the protocol, and names of features, that it speaks. */
+  versionMin: number;
+  versionMax: number;
+  features: string[];
+  /** Of the machine, without loopback. */
+  addresses: string[];
+  /** As in the configuration; the first ones. */
+  listen: string[];
+  local: string;
+  /** Of the disk, and of the volume on it; null where they cannot be told. */
+  diskBytes: number | null;
+  sectorBytes: number | null;
+  mediaBytes: number | null;
+  /** As in the configuration, and what its name means on that node; null for `remote none`. */
+  remote: string | null;
+  remoteAddresses: string[];
+  /** Keywords that both nodes should have in common, with their values. */
+  settings: Record<string, string>;
+  undoDirectory: string;
+  undoFreeBytes: number | null;
+  /** What a connection from this node to its peer meets. */
+  reach: Reach;
+  /** Clock of the node, milliseconds since 1970: when the question came, and the answer left. */
+  askedAt: number;
+  toldAt: number;
+}
+
+export const reachLayers = ['none', 'name', 'route', 'connect', 'answer', 'hastd'] as const;
+
+/** `layer`: what does not work; `hastd`: the peer's hastd refuses. */
+export type Reach =
+  | { ok: true; milliseconds: number; text: string; hint: string }
+  | { ok: false; layer: (typeof reachLayers)[number]; text: string; hint: string };
+
 export type ControlCommand =
   | { command: 'ping' }
   /** `resources` empty: all of them. */
@@ -52,6 +90,8 @@ export type ControlCommand =
   | { command: 'undo'; resource: string; file: string }
   /** Asks the peer's hastd; answered when that one has done it, or failed. */
   | { command: 'switchover'; resource: string; what: SwitchoverWhat }
+  /** What both hastds know of themselves. */
+  | { command: 'peer-facts'; resource: string }
   /** hastd becomes what is installed now; it answers before, and again at the socket afterwards. */
   | { command: 'replace-hastd' }
   /** The workers become what is installed now, under their devices. */
@@ -130,6 +170,11 @@ export interface ReplyOf {
   resolve: { resolution: Resolution };
   /** Exit code of hastctl there, and what it printed. */
   switchover: { code: number; text: string };
+  /** `peer`: null where it cannot be asked, and `why`. The times are this node's. */
+  'peer-facts': {
+    local: NodeFacts; peer: NodeFacts | null; why: string; hint: string; isOld: boolean;
+    sentAt: number; heardAt: number;
+  };
   'replace-hastd': { pid: number; release: string };
   'replace-workers': { results: ReplacedWorker[] };
 }

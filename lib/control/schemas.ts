@@ -1,6 +1,6 @@
 /** JSON schemas of the control protocol's messages, for ajv. */
 import { requestKinds } from '../format/statistics.ts';
-import { resolveSides, roleWords, switchoverWords } from './messages.ts';
+import { reachLayers, resolveSides, roleWords, switchoverWords } from './messages.ts';
 
 const count = { type: 'integer', minimum: 0 } as const;
 const text = { type: 'string' } as const;
@@ -37,6 +37,7 @@ const commandFields: Record<string, Record<string, object>> = {
   },
   undo: { resource: name, file: absolute },
   switchover: { resource: name, what: { enum: switchoverWords } },
+  'peer-facts': { resource: name },
   'replace-workers': { resources: names },
 };
 
@@ -120,6 +121,22 @@ const resolution = record({
   copyBytes: count, full: flag,
 });
 
+const texts = { type: 'array', items: text, maxItems: 64 } as const;
+const nullableCount = { ...count, nullable: true } as const;
+
+/** Also of what the peer's hastd says, which may be of another release. */
+export const factsSchema = record({
+  node: text, release: text, versionMin: count, versionMax: count, features: texts,
+  addresses: texts, listen: texts, local: text, diskBytes: nullableCount,
+  sectorBytes: nullableCount, mediaBytes: nullableCount, remote: nullableText,
+  remoteAddresses: texts, settings: { type: 'object', additionalProperties: text },
+  undoDirectory: text, undoFreeBytes: nullableCount,
+  reach: record({ ok: flag, text, hint: text }, {
+    layer: { enum: reachLayers }, milliseconds: { type: 'number' },
+  }),
+  askedAt: count, toldAt: count,
+});
+
 export const replySchemas = {
   ping: record({ ...head, pid: count, node: text, release: text, startedAt: count }),
   role: record({
@@ -146,6 +163,10 @@ export const replySchemas = {
   undo: orderReply,
   resolve: record({ ...head, resolution }),
   switchover: record({ ...head, code: count, text }),
+  'peer-facts': record({
+    ...head, local: factsSchema, peer: { ...factsSchema, nullable: true }, why: text, hint: text,
+    isOld: flag, sentAt: count, heardAt: count,
+  }),
   'replace-hastd': record({ ...head, pid: count, release: text }),
   'replace-workers': record({
     ...head,

@@ -5,8 +5,10 @@
 import type { Ajv, ValidateFunction } from 'ajv';
 import { HastError } from '../base/errors.ts';
 import { fits } from '../base/quick-schema.ts';
-import type { ControlRequest, ReplyOf } from './messages.ts';
-import { failureReplySchema, replySchemas, requestSchema, requestSchemas } from './schemas.ts';
+import type { ControlRequest, NodeFacts, ReplyOf } from './messages.ts';
+import {
+  factsSchema, failureReplySchema, replySchemas, requestSchema, requestSchemas,
+} from './schemas.ts';
 
 let loading: Promise<Ajv> | undefined;
 const compiled = new Map<object, ValidateFunction>();
@@ -64,4 +66,11 @@ export async function parseReply<C extends keyof ReplyOf>(
   }
   await check(replySchemas[command], value, 'the reply');
   return { ok: true, reply: value as ReplyOf[C] };
+}
+
+/** Throws HAST_E_PROTOCOL where the peer's hastd told something else. */
+export async function parseFacts(told: string): Promise<NodeFacts> {
+  const value = parse(told, "the peer's answer");
+  await check(factsSchema, value, "the peer's answer");
+  return value as NodeFacts;
 }

@@ -323,6 +323,7 @@ export class Session implements LinkHandler, AckSink {
       case FrameType.syncDoneAck: this.#expect('finishing'); this.source.targetComplete(); return;
       case FrameType.resolve: this.#expect('resolving'); this.resolve?.decided(); return;
       case FrameType.switchover: case FrameType.switchoverDone:
+      case FrameType.facts: case FrameType.factsDone:
         this.#host.operator.switchover.take(this, frame);
         return;
       case FrameType.detach: this.#server.take(frame); return;

@@ -1,4 +1,4 @@
-/** The core's part of a switchover: it passes on what the two hastds say, and decides nothing. */
+/** What the two hastds say to each other: the core passes it on, and decides nothing. */
 import { HastError } from '../base/errors.ts';
 import type { Frame } from '../format/frame.ts';
 import { Feature } from '../format/protocol.ts';
@@ -17,17 +17,26 @@ export class Switchover {
     this.#resource = resource;
   }
 
-  /** Refused, and not sent, where the peer is not connected or knows no switchover. */
+  /** Refused, and not sent, where the peer is not connected or does not know such a frame. */
   say(said: SwitchoverSaid, done: CommandDone): void {
     const { session } = this.#resource;
+    const name = this.#resource.context.options.resource;
     if (session === null || !session.isConnected) {
-      done({ message: 'the peer is not connected', hint: 'hastctl wait --connected NAME' });
+      done({ message: 'the peer is not connected', hint: `hastctl wait --connected ${name}` });
       return;
     }
-    if (((session.agreed?.features ?? 0) & Feature.switchover) === 0) {
+    const features = session.agreed?.features ?? 0;
+    const isFacts = said.kind === 'facts' || said.kind === 'ask-facts';
+    if (isFacts && (features & Feature.facts) === 0) {
+      const message = 'the peer runs a release that cannot be asked about itself';
+      done({ message, hint: 'upgrade it, or run hastctl check there' });
+      return;
+    }
+    if (!isFacts && (features & Feature.switchover) === 0) {
       done({
         message: 'the peer runs a release that knows no switchover',
-        hint: 'upgrade it; or hastctl down NAME on the primary, then hastctl up NAME on the other',
+        hint: `upgrade it; or hastctl down ${name} on the primary, then hastctl up ${name} ` +
+          'on the other',
       });
       return;
     }
@@ -47,6 +56,8 @@ export class Switchover {
     } else if (said.kind === 'ask') {
       const answer = { kind: 'answer', id: said.id, code: nobodyCode, text: 'not here' } as const;
       session.send(encodeSwitchover(answer));
+    } else if (said.kind === 'ask-facts') {
+      session.send(encodeSwitchover({ kind: 'facts', id: said.id, text: '' }));
     }
   }
 }

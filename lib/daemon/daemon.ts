@@ -22,12 +22,14 @@ import { toFailure } from '../control/messages.ts';
 import type { ControlServer } from '../control/server.ts';
 import { startControlServer } from '../control/server.ts';
 import { ownProtocol, type Protocol } from '../format/protocol.ts';
+import type { SwitchoverSaid } from '../format/switchover.ts';
 import { within } from './deadline.ts';
 import type { DeviceOperations } from './device.ts';
 import { Hooks } from './hooks.ts';
 import type { PeerTarget } from './listener.ts';
 import { Listener } from './listener.ts';
 import type { Lookup } from './peer-addresses.ts';
+import { PeerFacts } from './peer-facts.ts';
 import { PeerAddresses } from './peer-addresses.ts';
 import type { Pidfile } from './pidfile.ts';
 import { takePidfile } from './pidfile.ts';
@@ -78,6 +80,7 @@ export class Daemon {
   readonly #hooks: Hooks;
   readonly #listener: Listener;
   readonly #switchovers: Switchovers;
+  readonly #facts: PeerFacts;
   readonly #supervisors = new Map<string, Supervisor>();
   #config: Config;
   #pidfile: Pidfile | undefined;
@@ -97,10 +100,16 @@ export class Daemon {
       log: options.log, addresses, targets: () => this.#peerTargets(),
       protocol: options.protocol ?? ownProtocol,
     });
+    const tell = async (name: string, say: SwitchoverSaid): Promise<unknown> =>
+      await this.#supervisors.get(name)?.order({ kind: 'switchover', say });
     this.#switchovers = new Switchovers({
-      log: options.log, hastctl: options.hastctl ?? [],
-      tell: async (name, say) =>
-        await this.#supervisors.get(name)?.order({ kind: 'switchover', say }),
+      log: options.log, hastctl: options.hastctl ?? [], tell,
+    });
+    this.#facts = new PeerFacts({
+      log: options.log, tell,
+      node: () => ({ config: this.#config, protocol: options.protocol ?? ownProtocol }),
+      resource: (name) => this.#supervisors.get(name)?.resource,
+      status: async (name) => await this.#only(name).status(),
     });
     for (const resource of options.config.resources) this.#add(resource);
   }
@@ -147,6 +156,8 @@ export class Daemon {
       case 'switchover':
         this.#select([request.resource]);
         return await this.#switchovers.ask(request.resource, request.what);
+      case 'peer-facts':
+        return await this.#facts.ask(this.#only(request.resource).name);
       case 'replace-hastd':
         return await this.#replace();
       case 'replace-workers': {
@@ -312,7 +323,10 @@ export class Daemon {
       hooks: this.#hooks,
       log,
       timing: { ...defaultTiming, ...this.#options.timing },
-      onSwitchover: (name, said) => this.#switchovers.receive(name, said),
+      onSwitchover: (name, said) => {
+        this.#switchovers.receive(name, said);
+        this.#facts.receive(name, said);
+      },
     }));
   }
 
@@ -330,6 +344,12 @@ export class Daemon {
           : `did you mean '${near}'?`,
       });
     });
+  }
+
+  #only(name: string): Supervisor {
+    const [found] = this.#select([name]);
+    if (found === undefined) throw new HastError('HAST_E_INTERNAL', 'no resource');
+    return found;
   }
 
   #peerTargets(): ReadonlyMap<string, PeerTarget> {
@@ -415,8 +435,9 @@ export class Daemon {
 }
 
 type OrderRequest = Exclude<ControlRequest, {
-  command: 'ping' | 'status' | 'statistics' | 'role' | 'switchover' | 'replace-hastd' |
-    'replace-workers';
+  command:
+    | 'ping' | 'status' | 'statistics' | 'role' | 'switchover' | 'peer-facts' | 'replace-hastd'
+    | 'replace-workers';
 }>;
 
 function orderOf(request: OrderRequest): Order {

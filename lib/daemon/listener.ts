@@ -162,6 +162,8 @@ export class Listener {
     } catch (error) {
       return this.#refuse(socket, ip, 'malformed', errorText(error));
     }
+    // A probe of hastctl check --peer: being answered is all it wants.
+    if (preface.resource === '') return dismiss(socket, 'unknownResource');
     if (!prefaceVersionFits(preface, protocol)) return this.#refuse(socket, ip, 'version');
     const known = targets().get(preface.resource);
     if (known === undefined) return this.#refuse(socket, ip, 'unknownResource', preface.resource);

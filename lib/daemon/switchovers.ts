@@ -99,6 +99,7 @@ export class Switchovers {
       this.#asked.get(said.id)?.({ code: said.code, text: said.text });
       return;
     }
+    if (said.kind !== 'ask') return;
     const last = this.#tasks.get(resource);
     if (last !== undefined && (last.id === said.id || last.answer === null)) {
       const busy = { code: busyCode, text: 'another switchover is under way there\n' };

@@ -186,7 +186,7 @@ export class WorkerProcess {
       this.#says.event(message.event);
       return;
     }
-    if (message.type === 'switchover') {
+    if (message.type === 'switchover' || message.type === 'facts') {
       this.#says.switchover(message.said);
       return;
     }

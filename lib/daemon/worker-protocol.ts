@@ -116,6 +116,8 @@ export type WorkerMessage =
   | { type: 'status'; status: ResourceStatus; statistics?: ResourceStatistics }
   /** From the peer. */
   | { type: 'switchover'; said: SwitchoverSaid }
+  /** The same of facts: a parent of an older release ignores what it does not know. */
+  | { type: 'facts'; said: SwitchoverSaid }
   | { type: 'adopted'; memo: WorkerMemo }
   | { type: 'taken'; id: number }
   /** The last message to a parent that is not its own before an exit in order. */

@@ -16,6 +16,7 @@ import { RingFrontend } from '../fuse/ring-frontend.ts';
 import type { Negotiated } from '../fuse/session.ts';
 import { Reactor } from '../uring/reactor.ts';
 import { heldProtocol } from './held-protocol.ts';
+import { named } from './named.ts';
 import { createLogger } from './logger.ts';
 import { holdMountNamespace } from './mount-namespace.ts';
 import { ParentLink } from './parent-link.ts';
@@ -67,6 +68,11 @@ function leave(code: number, threadsEnded: boolean): void {
   send({ type: 'stuck' }, kill);
 }
 
+/** With the resource's name in the commands that it names. */
+function ownWords(text: string): string {
+  return started === null ? text : named(text, started.resource.name);
+}
+
 function fail(error: unknown): void {
   const known = error instanceof HastError
     ? error
@@ -74,7 +80,7 @@ function fail(error: unknown): void {
   log.error({ code: known.code, hint: known.hint, stack: stackOf(error) }, known.message);
   send({
     type: 'failed', code: known.code, message: known.message,
-    ...(known.hint === undefined ? {} : { hint: known.hint }),
+    ...(known.hint === undefined ? {} : { hint: ownWords(known.hint) }),
   }, () => leave(exitSoftware, frontend === null));
 }
 
@@ -120,8 +126,13 @@ function start(message: StartMessage): void {
 /** To the parent, which can run what is asked for; without one the peer shall not wait. */
 function passOn(said: SwitchoverSaid): void {
   if (parent.isOpen) {
-    send({ type: 'switchover', said });
+    const isFacts = said.kind === 'facts' || said.kind === 'ask-facts';
+    send({ type: isFacts ? 'facts' : 'switchover', said });
     return;
+  }
+  if (said.kind === 'ask-facts') {
+    const nothing = { kind: 'facts', id: said.id, text: '' } as const;
+    runner?.order({ kind: 'switchover', say: nothing }, () => undefined);
   }
   if (said.kind !== 'ask') return;
   const text = 'hastctl: error: no hastd is there to do it; try: start hastd there\n';
@@ -239,7 +250,8 @@ function promote(current: Runner, force: boolean, timeoutMs: number): void {
 
 function promotionAnswer(refusal: Parameters<PromoteDone>[0]): WorkerMessage {
   if (refusal === null) return { type: 'promoted' };
-  return { type: 'refused', code: 'HAST_E_PROMOTE_REFUSED', ...refusal };
+  const { message, hint } = refusal;
+  return { type: 'refused', code: 'HAST_E_PROMOTE_REFUSED', message, hint: ownWords(hint) };
 }
 
 function order(current: Runner, id: number, asked: Order): void {
@@ -252,7 +264,7 @@ function order(current: Runner, id: number, asked: Order): void {
     // Tried again many times while the peer is away.
     const level = asked.kind === 'switchover' ? 'debug' : 'warn';
     log[level]({ order: asked, code, error: message }, 'an order was not carried out');
-    send({ type: 'declined', id, code, message, hint });
+    send({ type: 'declined', id, code, message, hint: ownWords(hint) });
   });
 }
 
@@ -290,7 +302,10 @@ function receive(message: ParentMessage, socket: net.Socket | undefined): void {
       const status = runner.status();
       const idle = frontend?.stats.idle ?? 0;
       status.statistics.queueIdle = idle;
-      send({ type: 'status', status, statistics: runner.statistics(idle) });
+      send({
+        type: 'status', status: { ...status, detail: ownWords(status.detail) },
+        statistics: runner.statistics(idle),
+      });
       return;
     }
   }

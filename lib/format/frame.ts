@@ -61,6 +61,9 @@ export const FrameType = {
   /** What the two hastds say to each other of a switchover; `offset` is the id of the question. */
   switchover: 50,
   switchoverDone: 51,
+  /** What the other hastd knows of itself, and what it tells; `offset` is the id again. */
+  facts: 52,
+  factsDone: 53,
   keepalive: 48,
   keepaliveReply: 49,
 } as const;

@@ -16,6 +16,8 @@ export const Feature = {
   numbers: 2,
   /** One node asks the other to take over, or to hand over. */
   switchover: 4,
+  /** Tells the other node's hastctl check --peer what it is and believes. */
+  facts: 8,
 } as const;
 export type FeatureName = keyof typeof Feature;
 
@@ -26,6 +28,7 @@ const featureFrames: Readonly<Record<FeatureName, readonly number[]>> = {
   remote: [FrameType.detach, FrameType.detachAck, FrameType.pullDone, FrameType.pullDoneAck],
   numbers: [FrameType.number, FrameType.numberAck],
   switchover: [FrameType.switchover, FrameType.switchoverDone],
+  facts: [FrameType.facts, FrameType.factsDone],
 };
 
 const featureOf = new Uint8Array(256);
@@ -44,7 +47,7 @@ export interface Protocol {
 /** What this program speaks. */
 export const ownProtocol: Protocol = {
   versionMin: 1, versionMax: 1,
-  features: Feature.remote | Feature.numbers | Feature.switchover,
+  features: Feature.remote | Feature.numbers | Feature.switchover | Feature.facts,
 };
 
 /** What a pair of nodes uses. */

@@ -138,7 +138,7 @@ for (const mode of modes) {
         for (const node of [pair.a, pair.b]) {
           const { protocol, protocolFeatures } = coreStatus(node.running);
           t.same({ protocol, protocolFeatures },
-            { protocol: 1, protocolFeatures: ['remote', 'numbers', 'switchover'] });
+            { protocol: 1, protocolFeatures: ['remote', 'numbers', 'switchover', 'facts'] });
         }
       });
   }

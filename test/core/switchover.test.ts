@@ -71,10 +71,31 @@ t.test('switchover: without a hastd the question is answered all the same', asyn
   t.same(heard, [{ kind: 'answer', id: ask.id, code: 69, text: 'not here' }]);
 });
 
+t.test('facts: asked and told by the same way, only where both know it', async (t) => {
+  const question = { kind: 'ask-facts', id: 2 ** 41 + 3 } as const;
+  const pair = new SimPair({ mediaSize: MiB, seed: 6 }).primary();
+  const [a, b] = [listen(pair, 'a'), listen(pair, 'b')];
+  t.equal(say(pair, 'b', question), null);
+  const facts = { kind: 'facts', id: question.id, text: '{"node":"a"}' } as const;
+  t.equal(say(pair, 'a', facts), null);
+  pair.pass(100);
+  t.same([a, b], [[question], [facts]]);
+  const alone = new SimPair({ mediaSize: MiB, seed: 7 }).primary();
+  const heard = listen(alone, 'a');
+  say(alone, 'a', question);
+  alone.pass(100);
+  t.same(heard, [{ kind: 'facts', id: question.id, text: '' }], 'no hastd there');
+  const old = { ...ownProtocol, features: ownProtocol.features & ~Feature.facts };
+  const mixed = new SimPair({ mediaSize: MiB, seed: 8, protocols: [ownProtocol, old] }).primary();
+  t.match(say(mixed, 'a', question), /cannot be asked about itself/);
+  t.equal(say(mixed, 'a', ask), null, 'a switchover goes on working');
+});
+
 t.test('switchover: nonsense is refused, text is made printable and cut', async (t) => {
   const bad: Frame[] = [
     plainFrame(FrameType.switchover, 0, 0), plainFrame(FrameType.switchover, 0, 3),
     plainFrame(FrameType.switchoverDone, 0, 256),
+    plainFrame(FrameType.facts, 0, 1), plainFrame(FrameType.factsDone, 0, 1),
   ];
   for (const frame of bad) t.throws(() => decodeSwitchover(frame), { code: 'HAST_E_PROTOCOL' });
   const escape = bodyFrame(FrameType.switchoverDone, Buffer.from('a\u001b[2Jb\n\u00fc\r'), 1);

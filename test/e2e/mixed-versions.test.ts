@@ -84,7 +84,7 @@ async function mixed(inner: Test, lab: Lab, old: LabNode): Promise<void> {
   await secondary.start();
   await secondary.control('role', 'secondary', resourceName);
   await lab.settle();
-  await agreed(inner, lab, ['remote', 'numbers', 'switchover']);
+  await agreed(inner, lab, ['remote', 'numbers', 'switchover', 'facts']);
   await primary.mount('-o', 'noatime');
   await inner.resolves(primary.succeed(fio(primary.mountPoint, '--verify_only=1'), 60_000));
   await primary.unmount();

@@ -268,6 +268,8 @@ const samples: Sample[] = [
   plainSample('nack', 35, { seq: 8, arg: 5 }),
   plainSample('switchover', 50, { offset: 2 ** 47 - 1, arg: 2 }),
   bodySample('switchover-done', 51, 77, 2 ** 47 - 1),
+  plainSample('facts', 52, { offset: 2 ** 47 - 1 }),
+  bodySample('facts-done', 53, 0, 2 ** 47 - 1),
   plainSample('keepalive', 48), plainSample('keepalive-reply', 49),
   plainSample('map-end', 4), plainSample('sync-start', 5), plainSample('sync-ready', 6),
   plainSample('sync-done-ack', 8), plainSample('generation-ack', 10),
