@@ -53,7 +53,7 @@ class Place {
   get environment(): NodeJS.ProcessEnv {
     return {
       ...process.env, HASTCTL: this.file('hastctl'), LOGGED: this.file('log'),
-      KEEPALIVED_STATE_DIR: this.file('state'), UP_SECONDS: '1', RETRY_AFTER_SECONDS: '2',
+      KEEPALIVED_STATE_DIR: this.file('state'), UP_SECONDS: '4', RETRY_AFTER_SECONDS: '5',
       PATH: `${this.directory}:${process.env['PATH'] ?? ''}`,
     };
   }

@@ -69,16 +69,16 @@ it('messages: whole, in order, however they are cut; what is none ends it', asyn
     server.listen(file, () => {
       const client = net.connect(file);
       client.on('error', () => undefined);
-      const text = `${JSON.stringify({ a: 'ü\n' })}\n${JSON.stringify([1])}\n`;
+      const text = `${JSON.stringify({ type: 'ü\n' })}\n${JSON.stringify({ type: 'a' })}\n`;
       const raw = Buffer.from(text);
-      client.write(raw.subarray(0, 7));
-      setTimeout(() => client.write(raw.subarray(7, 9)), 20);
-      setTimeout(() => client.write(Buffer.concat([raw.subarray(9), Buffer.from('{"b"')])), 40);
-      setTimeout(() => client.write(':2}\nnonsense\n{"c":3}\n'), 60);
+      client.write(raw.subarray(0, 10));
+      setTimeout(() => client.write(raw.subarray(10, 12)), 20);
+      setTimeout(() => client.write(Buffer.concat([raw.subarray(12), Buffer.from('{"type"')])), 40);
+      setTimeout(() => client.write(':"b"}\nnonsense\n{"type":"c"}\n'), 60);
     });
   });
   await ended;
-  test.same(got, [{ a: 'ü\n' }, [1], { b: 2 }], 'nothing after the nonsense');
+  test.same(got, [{ type: 'ü\n' }, { type: 'a' }, { type: 'b' }], 'nothing after the nonsense');
   test.equal(why, 'a message is no JSON');
 });
 
