@@ -9,6 +9,7 @@ import type { Context } from './output.ts';
 import {
   chooseResources, configOf, print, printJson, reportError, resourceNames,
 } from './output.ts';
+import { inColumns, isForPeople, paintOut } from './terminal.ts';
 
 export interface CreateOptions {
   extentsize?: string;
@@ -71,7 +72,9 @@ export async function dumpCommand(context: Context, names: string[]): Promise<nu
     try {
       const description = describeCopy(local);
       dumped.push(dumpJson(name, description));
-      if (!context.json) print(formatDump(name, description));
+      if (context.json) continue;
+      const text = formatDump(name, description);
+      print(isForPeople(process.stdout) ? inColumns(text, paintOut()) : text);
     } catch (error) {
       if (code === ExitCode.ok) code = exitCodeOf(error);
       reportError(context, named(error, name, local));

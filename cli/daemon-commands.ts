@@ -6,18 +6,33 @@ import type { ControlCommand, ReplyOf, RoleResult, RoleWord } from '../lib/contr
 import { fromFailure, roleWords } from '../lib/control/messages.ts';
 import type { ResourceStatus } from '../lib/format/status.ts';
 import { ExitCode, exitCodeOf } from './exit-codes.ts';
-import { formatList, formatStatusTable } from './format-status.ts';
+import {
+  formatList, formatListPeople, formatStatusPeople, formatStatusTable,
+} from './format-status.ts';
 import type { Context } from './output.ts';
 import { configOf, print, printJson, reportError, resourceNames } from './output.ts';
 import { defaultFile } from './report.ts';
+import { isForPeople, paintOut } from './terminal.ts';
 
 const statusMs = 15_000;
 /** What a role change may take beyond the resource's timeout: ending the old worker by force. */
 export const roleExtraMs = 120_000;
 
-export async function statusCommand(context: Context, names: string[]): Promise<number> {
+export interface StatusOptions {
+  watch?: string | true;
+}
+
+export async function statusCommand(
+  context: Context, names: string[], { watch }: StatusOptions,
+): Promise<number> {
+  if (watch !== undefined) {
+    const { secondsOfWatch, watchStatus } = await import('./watch.ts');
+    const seconds = secondsOfWatch(watch);
+    return await watchStatus(() => statusOf(context, names), seconds, context.json);
+  }
   const resources = await statusOf(context, names);
   if (context.json) printJson(resources);
+  else if (isForPeople(process.stdout)) print(formatStatusPeople(resources, paintOut()));
   else print(formatStatusTable(resources));
   return ExitCode.ok;
 }
@@ -25,6 +40,7 @@ export async function statusCommand(context: Context, names: string[]): Promise<
 export async function listCommand(context: Context, names: string[]): Promise<number> {
   const resources = await statusOf(context, names);
   if (context.json) printJson(resources);
+  else if (isForPeople(process.stdout)) print(formatListPeople(resources, paintOut()));
   else print(formatList(resources));
   return ExitCode.ok;
 }

@@ -1,11 +1,14 @@
 /** What `hastctl status` and `hastctl list` print: the original's words in its order. */
 import * as path from 'node:path';
 import type { ResourceStatus } from '../lib/format/status.ts';
+import { nextSteps } from './next-steps.ts';
+import type { Paint, Style } from './terminal.ts';
+import { inColumns } from './terminal.ts';
 
 const statusWidth = 9;
 const roleWidth = 15;
 
-/** One header, one tab-separated line per resource. */
+/** For programs: one header, one tab-separated line per resource, as the original prints it. */
 export function formatStatusTable(resources: readonly ResourceStatus[]): string {
   const lines = ['Name\tStatus\t Role\t\tComponents'];
   for (const { name, status, role, local, remote } of resources) {
@@ -16,8 +19,66 @@ export function formatStatusTable(resources: readonly ResourceStatus[]): string 
   return `${lines.join('\n')}\n`;
 }
 
+/** For a person: in columns, with what has to be known below, and what to type next. */
+export function formatStatusPeople(resources: readonly ResourceStatus[], paint: Paint): string {
+  const rows = resources.map((resource) => {
+    const { name, role, local, remote } = resource;
+    return [name, statusText(resource), role, local, remote];
+  });
+  const widths = [4, 6, 4, 10].map((least, column) =>
+    Math.max(least, ...rows.map((row) => row[column]?.length ?? 0)));
+  const lineOf = (cells: readonly string[]): string =>
+    cells.map((cell, column) => cell.padEnd(widths[column] ?? 0)).join('  ').trimEnd();
+  const lines = [paint('bold', lineOf(['Name', 'Status', 'Role', 'Components']))];
+  resources.forEach((resource, index) => {
+    const row = rows[index] ?? [];
+    const word = row[1] ?? '';
+    const line = lineOf(row);
+    const at = (widths[0] ?? 0) + 2;
+    const painted = paint(styleOf(resource), word);
+    lines.push(line.slice(0, at) + painted + line.slice(at + word.length));
+    lines.push(...notes(resource, paint).map((note) => `  ${note}`));
+  });
+  return `${lines.join('\n')}\n`;
+}
+
+/** What a person must know of it, and the commands that may come next. */
+export function notes(resource: ResourceStatus, paint: Paint): string[] {
+  const { detail, needsHuman } = resource;
+  const lines = detail === '' ? [] : [paint(needsHuman ? 'yellow' : 'dim', detail)];
+  return [...lines, ...nextSteps(resource).map((step) => `next: ${paint('bold', step)}`)];
+}
+
+/** `syncing 42.1%` */
+function statusText(resource: ResourceStatus): string {
+  const { status, syncPercent, resyncPaused } = resource;
+  if (status !== 'syncing') return status;
+  return `${status} ${Math.floor(syncPercent * 10) / 10}%${resyncPaused ? ', paused' : ''}`;
+}
+
+export function styleOf({ status, needsHuman }: ResourceStatus): Style {
+  if (status === 'failed' || status === 'split-brain') return 'alarm';
+  if (needsHuman) return 'red';
+  if (status === 'complete') return 'green';
+  return status === 'init' ? 'dim' : 'yellow';
+}
+
 export function formatList(resources: readonly ResourceStatus[]): string {
   return resources.map((resource) => `${listLines(resource).join('\n')}\n`).join('');
+}
+
+/** The same lines for a person: values below each other, and what to type next. */
+export function formatListPeople(resources: readonly ResourceStatus[], paint: Paint): string {
+  return resources.map((resource) => {
+    const lines = inColumns(`${listLines(resource).join('\n')}\n`, paint).split('\n');
+    const at = lines.findIndex((line) => line.includes('status:'));
+    if (at >= 0) {
+      lines[at] = (lines[at] ?? '').replace(/\S+$/, (word) => paint(styleOf(resource), word));
+    }
+    const steps = nextSteps(resource).map((step) => `  next: ${paint('bold', step)}`);
+    lines.splice(1, 0, ...steps);
+    return lines.join('\n');
+  }).join('');
 }
 
 function listLines(resource: ResourceStatus): string[] {
@@ -68,7 +129,7 @@ function addOwnLines(
 }
 
 /** `42.1%, 10MB/s, 3:20 left`; empty while nothing is or would be copied. */
-function resyncText(resource: ResourceStatus): string {
+export function resyncText(resource: ResourceStatus): string {
   const { status, connection, syncPercent, syncRate, syncEta, resyncPaused } = resource;
   const runs = status === 'syncing' || connection === 'syncing' || connection === 'paused';
   if (!runs) return resyncPaused ? 'paused' : '';

@@ -5,9 +5,10 @@ import { HastError } from '../lib/base/errors.ts';
 import { release } from '../lib/daemon/release.ts';
 import type { CheckOptions } from './check-command.ts';
 import type { CreateOptions } from './copy-commands.ts';
-import type { RoleOptions } from './daemon-commands.ts';
+import type { RoleOptions, StatusOptions } from './daemon-commands.ts';
 import { ExitCode, exitCodeOf } from './exit-codes.ts';
 import type { InstallOptions } from './install-units.ts';
+import type { MapOptions } from './map-command.ts';
 import type { ResolveOptions } from './order-commands.ts';
 import type { Context } from './output.ts';
 import { chooseConfig, errorJson, errorLine } from './report.ts';
@@ -19,6 +20,8 @@ import type { WaitOptions } from './wait-command.ts';
 const checks = () => import('./check-command.ts');
 const copies = () => import('./copy-commands.ts');
 const daemon = () => import('./daemon-commands.ts');
+const events = () => import('./events-command.ts');
+const map = () => import('./map-command.ts');
 const mounts = () => import('./up-command.ts');
 const orders = () => import('./order-commands.ts');
 const switchover = () => import('./switchover-command.ts');
@@ -87,14 +90,7 @@ function buildProgram(run: Run) {
     .addOption(new Option('--peer-asked').hideHelp())
     .action((name: string, options: SwitchoverOptions) =>
       run(switchover, (its, context) => its.switchoverCommand(context, name, options)));
-  program.command('status')
-    .description('one line per resource')
-    .argument('[name...]', "resources; default: 'all'")
-    .action((names: string[]) => run(daemon, (its, context) => its.statusCommand(context, names)));
-  program.command('list')
-    .description('everything about resources')
-    .argument('[name...]', "resources; default: 'all'")
-    .action((names: string[]) => run(daemon, (its, context) => its.listCommand(context, names)));
+  addViews(program, run);
   program.command('dump')
     .description('print the metadata of local copies; works without hastd')
     .argument('[name...]', "resources; default: 'all'")
@@ -107,6 +103,30 @@ function buildProgram(run: Run) {
   addOrders(program, run);
   for (const command of program.commands) command.configureOutput(silent).exitOverride();
   return program;
+}
+
+/** What a person looks at. */
+function addViews(program: Command, run: Run): void {
+  program.command('status')
+    .description('one line per resource')
+    .argument('[name...]', "resources; default: 'all'")
+    .option('--watch [seconds]', 'again and again, by default every 2 s')
+    .action((names: string[], options: StatusOptions) =>
+      run(daemon, (its, context) => its.statusCommand(context, names, options)));
+  program.command('list')
+    .description('everything about resources')
+    .argument('[name...]', "resources; default: 'all'")
+    .action((names: string[]) => run(daemon, (its, context) => its.listCommand(context, names)));
+  program.command('events')
+    .description('the present state, then every change as it happens; --json: one object a line')
+    .argument('[name...]', "resources; default: 'all'")
+    .action((names: string[]) => run(events, (its, context) => its.eventsCommand(context, names)));
+  program.command('map')
+    .description('a picture of the volume: what the copies lack of each other')
+    .argument('<name>', 'resource')
+    .option('--ascii', 'only ASCII characters')
+    .action((name: string, options: MapOptions) =>
+      run(map, (its, context) => its.mapCommand(context, name, options)));
 }
 
 /** The commands that change how copies are used. */

@@ -40,11 +40,13 @@ _hastctl() {
     done
     case $command in
         '')
-            words='attach check create detach down dump help install-units list peer-gone resolve
-                resync role status switchover undo up upgrade wait'
+            words='attach check create detach down dump events help install-units list map peer-gone
+                resolve resync role status switchover undo up upgrade wait'
             options='--config --node --json --debug --version'
             ;;
         check) options='--peer' ;;
+        status) options='--watch' ;;
+        map) options='--ascii' ;;
         create) options='--extentsize --keepdirty --mediasize --force --assume-clean' ;;
         role) options='--force --if-init' ;;
         resolve) options='--discard-local --discard-peer --dry-run --undo' ;;
@@ -56,8 +58,8 @@ _hastctl() {
         /* | check/* | help/* | install-units/*) ;;
         role/0) words='init primary secondary' ;;
         resync/0) words='pause resume' ;;
-        create/* | switchover/0 | resolve/0 | undo/0) words=$(_hastctl_names) ;;
-        switchover/* | resolve/*) ;;
+        create/* | switchover/0 | resolve/0 | undo/0 | map/0) words=$(_hastctl_names) ;;
+        switchover/* | resolve/* | map/*) ;;
         undo/*)
             compopt -o filenames 2> /dev/null
             mapfile -t COMPREPLY < <(compgen -f -- "$word")

@@ -24,7 +24,7 @@ export async function callDaemon<C extends ControlCommand>(
   options: CallOptions,
 ): Promise<ReplyOf[C['command']]> {
   checkSocketPath(options.path);
-  const socket = await connect(options.path);
+  const socket = await connectDaemon(options.path);
   try {
     const request: ControlRequest = { schema: controlSchema, ...command };
     const answer = readLine(socket, { bytesMax: lineBytesMax, timeoutMs: options.timeoutMs });
@@ -48,7 +48,8 @@ async function lost(answer: Promise<string>): Promise<string> {
   }
 }
 
-function connect(path: string): Promise<net.Socket> {
+/** Throws HAST_E_NO_DAEMON. */
+export function connectDaemon(path: string): Promise<net.Socket> {
   return new Promise((resolve, reject) => {
     const socket = net.connect(path);
     const fail = (why: string, hint: string, cause?: Error): void => {

@@ -7,6 +7,7 @@ import type { ErrorCode } from '../base/errors.ts';
 import { HastError, isErrorCode } from '../base/errors.ts';
 import type { ResourceStatistics } from '../format/statistics.ts';
 import type { ResourceStatus } from '../format/status.ts';
+import type { VolumeMap } from '../format/volume-map.ts';
 
 export const controlSchema = 1;
 
@@ -80,6 +81,10 @@ export type ControlCommand =
   | { command: 'role'; role: RoleWord; resources: readonly string[]; force: boolean }
   | { command: 'status'; resources: readonly string[] }
   | { command: 'statistics'; resources: readonly string[] }
+  /** The reply is followed by one StateEvent a line, until either side ends. */
+  | { command: 'events'; resources: readonly string[] }
+  /** `cells`: at most as many as `mapCellsMax`. */
+  | { command: 'map'; resource: string; cells: number }
   | { command: 'resync'; paused: boolean; resources: readonly string[] }
   | { command: 'detach' | 'attach' | 'peer-gone'; resources: readonly string[] }
   /** `undo`: absolute path of a file that does not exist yet, or null. */
@@ -162,6 +167,8 @@ export interface ReplyOf {
   statistics: {
     resources: { status: ResourceStatus; statistics: ResourceStatistics | null }[];
   };
+  events: object;
+  map: { map: VolumeMap };
   resync: { results: OrderResult[] };
   detach: { results: OrderResult[] };
   attach: { results: OrderResult[] };

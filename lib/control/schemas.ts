@@ -1,5 +1,6 @@
 /** JSON schemas of the control protocol's messages, for ajv. */
 import { requestKinds } from '../format/statistics.ts';
+import { mapCellsMax } from '../format/volume-map.ts';
 import { reachLayers, resolveSides, roleWords, switchoverWords } from './messages.ts';
 
 const count = { type: 'integer', minimum: 0 } as const;
@@ -27,6 +28,8 @@ const commandFields: Record<string, Record<string, object>> = {
   role: { role, resources: names, force: flag },
   status: { resources: names },
   statistics: { resources: names },
+  events: { resources: names },
+  map: { resource: name, cells: { type: 'integer', minimum: 1, maximum: mapCellsMax } },
   resync: { paused: flag, resources: names },
   detach: { resources: names },
   attach: { resources: names },
@@ -137,6 +140,26 @@ export const factsSchema = record({
   askedAt: count, toldAt: count,
 });
 
+const cells = { type: 'array', maxItems: mapCellsMax, items: count } as const;
+
+const volumeMap = record({
+  mediaSize: count, cellBytes: count, peerStale: cells, localStale: cells, hot: cells,
+  syncingAt: { type: 'integer' },
+});
+
+const changed = { type: ['string', 'number', 'boolean', 'null'] } as const;
+
+/** A line of the stream; see lib/format/state-event.ts. */
+export const stateEventSchema = record({
+  schema: schemaOne, time: { type: 'number' }, resource: nullableText, kind: text,
+  from: changed, to: changed, why: text,
+}, {
+  state: record({
+    role: text, status: text, connection: text, localDisk: text, peerDisk: text, peerRole: text,
+    needsHuman: flag, worker: { ...count, nullable: true },
+  }),
+});
+
 export const replySchemas = {
   ping: record({ ...head, pid: count, node: text, release: text, startedAt: count }),
   role: record({
@@ -156,6 +179,8 @@ export const replySchemas = {
       }),
     },
   }),
+  events: record(head),
+  map: record({ ...head, map: volumeMap }),
   resync: orderReply,
   detach: orderReply,
   attach: orderReply,

@@ -6,6 +6,7 @@ import * as fs from 'node:fs/promises';
 import * as net from 'node:net';
 import { HastError, errnoName, errorText } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
+import { Followers, lastLine } from './followers.ts';
 import { readLine } from './line.ts';
 import type { ControlReply, ControlRequest, ReplyOf } from './messages.ts';
 import { checkSocketPath, controlSchema, lineBytesMax, toFailure } from './messages.ts';
@@ -16,10 +17,16 @@ export interface ControlServerOptions {
   log: Logger;
   /** Answers a request; what it throws becomes the error reply. Must end in bounded time. */
   handle(request: ControlRequest): Promise<ReplyOf[keyof ReplyOf]>;
+  /** Sends events after the reply to `events`; returns what ends it. `send` never blocks. */
+  follow?(request: EventsRequest, send: (event: object) => void): Promise<() => void>;
   /** A client must have sent its whole request, and taken the reply, within this. */
   clientMs?: number;
   connectionsMax?: number;
+  /** Of these, how many may follow events: there is always room for a command. */
+  followersMax?: number;
 }
+
+type EventsRequest = Extract<ControlRequest, { command: 'events' }>;
 
 export interface ControlServer {
   /** Stops listening, removes the socket and ends the clients that still wait. */
@@ -28,6 +35,7 @@ export interface ControlServer {
 
 const defaultClientMs = 5000;
 const defaultConnectionsMax = 64;
+const defaultFollowersMax = 32;
 const probeMs = 2000;
 
 /** Throws HAST_E_BUSY where a daemon answers at `path`; a socket left behind is replaced. */
@@ -35,6 +43,7 @@ export async function startControlServer(options: ControlServerOptions): Promise
   checkSocketPath(options.path);
   await removeStale(options.path);
   const clients = new Set<net.Socket>();
+  const followers = new Followers(options.followersMax ?? defaultFollowersMax);
   const clientsMax = options.connectionsMax ?? defaultConnectionsMax;
   const server = net.createServer({ allowHalfOpen: true }, (socket) => {
     socket.on('error', () => socket.destroy());
@@ -45,7 +54,7 @@ export async function startControlServer(options: ControlServerOptions): Promise
     }
     clients.add(socket);
     socket.once('close', () => clients.delete(socket));
-    void serve(socket, options);
+    void serve(socket, options, followers);
   });
   await listen(server, options.path);
   server.on('error', (error) => {
@@ -59,13 +68,21 @@ export async function startControlServer(options: ControlServerOptions): Promise
   };
 }
 
-async function serve(socket: net.Socket, options: ControlServerOptions): Promise<void> {
+async function serve(
+  socket: net.Socket, options: ControlServerOptions, followers: Followers,
+): Promise<void> {
   const timeoutMs = options.clientMs ?? defaultClientMs;
   let reply: ControlReply;
   try {
     const line = await readLine(socket, { bytesMax: lineBytesMax, timeoutMs });
     const request = await parseRequest(line);
+    if (request.command === 'events') followers.refuseIfFull();
     reply = { schema: controlSchema, ok: true, ...await options.handle(request) };
+    if (request.command === 'events' && options.follow !== undefined) {
+      const { follow } = options;
+      await followers.serve(socket, reply, timeoutMs, (send) => follow(request, send));
+      return;
+    }
   } catch (error) {
     if (!(error instanceof HastError)) {
       options.log.error({ error: errorText(error) }, 'a control request failed unexpectedly');
@@ -74,11 +91,7 @@ async function serve(socket: net.Socket, options: ControlServerOptions): Promise
     options.log.debug({ error: failure.message }, 'a control request was answered with an error');
     reply = { schema: controlSchema, ok: false, error: failure };
   }
-  socket.resume(); // what still comes is dropped, so that closing does not reset the reply away
-  socket.end(`${JSON.stringify(reply)}\n`);
-  const timer = setTimeout(() => socket.destroy(), timeoutMs);
-  socket.once('finish', () => socket.destroySoon());
-  socket.once('close', () => clearTimeout(timer));
+  lastLine(socket, reply, timeoutMs);
 }
 
 function listen(server: net.Server, path: string): Promise<void> {

@@ -5,9 +5,10 @@
 import type { Ajv, ValidateFunction } from 'ajv';
 import { HastError } from '../base/errors.ts';
 import { fits } from '../base/quick-schema.ts';
+import type { StateEvent } from '../format/state-event.ts';
 import type { ControlRequest, NodeFacts, ReplyOf } from './messages.ts';
 import {
-  factsSchema, failureReplySchema, replySchemas, requestSchema, requestSchemas,
+  factsSchema, failureReplySchema, replySchemas, requestSchema, requestSchemas, stateEventSchema,
 } from './schemas.ts';
 
 let loading: Promise<Ajv> | undefined;
@@ -73,4 +74,11 @@ export async function parseFacts(told: string): Promise<NodeFacts> {
   const value = parse(told, "the peer's answer");
   await check(factsSchema, value, "the peer's answer");
   return value as NodeFacts;
+}
+
+/** Throws HAST_E_PROTOCOL where the line is no event. */
+export async function parseEvent(line: string): Promise<StateEvent> {
+  const value = parse(line, 'the event');
+  await check(stateEventSchema, value, 'the event');
+  return value as StateEvent;
 }

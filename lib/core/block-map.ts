@@ -218,6 +218,45 @@ export class BlockMap {
     return best === Infinity ? -1 : this.#nextInRegion(best, 0);
   }
 
+  /**
+   * Adds the bytes that are set to the cells they lie in; `cellBytes` is a power of two of at
+   * least eight blocks. Bytes past the end of the volume count as the last block's.
+   */
+  countInto(cells: number[], cellBytes: number): void {
+    if (this.#count === 0) return;
+    const { blockSize, regionSize } = limits;
+    const add = (cell: number, blocks: number): void => {
+      cells[cell] = (cells[cell] ?? 0) + blocks * blockSize;
+    };
+    const perCell = cellBytes / regionSize;
+    if (perCell >= 1) {
+      for (let cell = 0; cell < cells.length; cell++) {
+        const to = Math.min(this.regionCount, (cell + 1) * perCell);
+        add(cell, this.#full.countIn(cell * perCell, to) * blocksPerRegion);
+      }
+      const last = this.regionCount - 1;
+      const missing = blocksPerRegion - this.regionBlocks(last);
+      if (this.#full.has(last)) add(Math.floor(last / perCell), -missing);
+      for (const [region, page] of this.#pages) add(Math.floor(region / perCell), page.count);
+      return;
+    }
+    const cellsPerRegion = regionSize / cellBytes;
+    const bytesPerCell = cellBytes / blockSize / 8;
+    for (const [region, page] of this.#pages) {
+      for (let at = 0; at < regionBitBytes; at++) {
+        const set = bitCount[page.bits[at] ?? 0] ?? 0;
+        if (set > 0) add(region * cellsPerRegion + Math.floor(at / bytesPerCell), set);
+      }
+    }
+    for (const region of this.#full) {
+      const blocks = this.regionBlocks(region);
+      for (let from = 0; from < blocks; from += bytesPerCell * 8) {
+        const cell = region * cellsPerRegion + from / (bytesPerCell * 8);
+        add(cell, Math.min(bytesPerCell * 8, blocks - from));
+      }
+    }
+  }
+
   /** How many blocks from `from` on are set without a gap, at most `max`. */
   runLength(from: number, max: number): number {
     let length = 0;

@@ -64,10 +64,34 @@ export class RegionSet {
     return -1;
   }
 
+  /** How many there are from `from` up to `to`; a word of 32 at a time. */
+  countIn(from: number, to: number): number {
+    const words = this.#words;
+    if (this.#size === 0 || words === null) return 0;
+    let count = 0;
+    for (let region = from; region < to;) {
+      const whole = (region & 31) === 0 && region + 32 <= to;
+      if (whole) {
+        count += bitsIn(words[region >> 5] ?? 0);
+        region += 32;
+      } else {
+        if (this.has(region)) count++;
+        region++;
+      }
+    }
+    return count;
+  }
+
   /** Ascending. */
   *[Symbol.iterator](): Generator<number> {
     for (let at = this.next(0); at >= 0; at = this.next(at + 1)) yield at;
   }
+}
+
+function bitsIn(word: number): number {
+  let left = word - ((word >>> 1) & 0x5555_5555);
+  left = (left & 0x3333_3333) + ((left >>> 2) & 0x3333_3333);
+  return Math.imul((left + (left >>> 4)) & 0x0f0f_0f0f, 0x0101_0101) >>> 24;
 }
 
 /** Adds the regions that the bytes touch. */

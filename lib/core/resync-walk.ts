@@ -66,6 +66,11 @@ export abstract class ResyncWalk<C extends Chunk> {
     return this.#inFlight === 0 && this.#map.isEmpty;
   }
 
+  /** Block after the last that was begun: where it is now. */
+  get cursor(): number {
+    return this.#cursor;
+  }
+
   /** Starts as many chunks as may run. Called again when the window has room. */
   pump(): void {
     if (this.stopped) return;

@@ -15,14 +15,14 @@ import type { LoadResult } from '../config/load.ts';
 import type { Config, ResourceConfig } from '../config/model.ts';
 import { planReload } from '../config/reload.ts';
 import type { ReloadPlan, Refusal } from '../config/reload.ts';
-import type {
-  ControlRequest, OrderResult, ReplacedWorker, ReplyOf, RoleResult,
-} from '../control/messages.ts';
-import { toFailure } from '../control/messages.ts';
+import type { ControlRequest, ReplyOf, RoleResult } from '../control/messages.ts';
 import type { ControlServer } from '../control/server.ts';
 import { startControlServer } from '../control/server.ts';
+import type { StateEvent } from '../format/state-event.ts';
 import { ownProtocol, type Protocol } from '../format/protocol.ts';
 import type { SwitchoverSaid } from '../format/switchover.ts';
+import { carryOut, changeRole, orderOf, replaceWorker } from './answers.ts';
+import type { OrderRequest } from './answers.ts';
 import { within } from './deadline.ts';
 import type { DeviceOperations } from './device.ts';
 import { Hooks } from './hooks.ts';
@@ -39,9 +39,10 @@ import { Switchovers } from './switchovers.ts';
 import type { Timing } from './timing.ts';
 import { defaultTiming } from './timing.ts';
 import type { DescriptorStore } from './service-manager.ts';
+import { mapOf } from './supervisor-orders.ts';
+import { Watchers } from './watchers.ts';
 import { workerFolder } from './worker-files.ts';
 import type { WorkerProgram } from './worker-link.ts';
-import type { Order } from './worker-protocol.ts';
 
 export interface DaemonOptions {
   config: Config;
@@ -81,6 +82,7 @@ export class Daemon {
   readonly #listener: Listener;
   readonly #switchovers: Switchovers;
   readonly #facts: PeerFacts;
+  readonly #watchers = new Watchers(() => [...this.#supervisors.values()]);
   readonly #supervisors = new Map<string, Supervisor>();
   #config: Config;
   #pidfile: Pidfile | undefined;
@@ -147,6 +149,14 @@ export class Daemon {
         const views = await Promise.all(this.#select(request.resources).map((one) => one.view()));
         return { resources: views.map(({ status, statistics }) => ({ status, statistics })) };
       }
+      case 'events':
+        this.#select(request.resources);
+        return {};
+      case 'map': {
+        const [one] = this.#select([request.resource]);
+        const ms = this.#options.timing?.statusMs ?? defaultTiming.statusMs;
+        return { map: await mapOf(one as Supervisor, request.cells, ms) };
+      }
       case 'role': {
         if (this.#stopping) throw new HastError('HAST_E_BUSY', 'hastd is stopping');
         const { role, force } = request;
@@ -168,6 +178,11 @@ export class Daemon {
       default:
         return await this.#order(request);
     }
+  }
+
+  /** After the reply to `events`. */
+  async follow(resources: readonly string[], send: (event: StateEvent) => void) {
+    return await this.#watchers.follow(this.#select(resources).map(({ name }) => name), send);
   }
 
   async #order(request: OrderRequest): Promise<ReplyOf[keyof ReplyOf]> {
@@ -265,6 +280,7 @@ export class Daemon {
         await opened;
         return await this.handle(request);
       },
+      follow: ({ resources }, send) => this.follow(resources, send),
     });
     try {
       await Promise.all([...this.#supervisors.values()].map((one) => one.adopt()));
@@ -327,6 +343,7 @@ export class Daemon {
         this.#switchovers.receive(name, said);
         this.#facts.receive(name, said);
       },
+      onNotice: (name, notice) => this.#watchers.noticed(name, notice),
     }));
   }
 
@@ -431,60 +448,6 @@ export class Daemon {
     for (const name of plan.removed) this.#supervisors.delete(name);
     this.#config = next;
     for (const resource of plan.added) this.#add(resource);
-  }
-}
-
-type OrderRequest = Exclude<ControlRequest, {
-  command:
-    | 'ping' | 'status' | 'statistics' | 'role' | 'switchover' | 'peer-facts' | 'replace-hastd'
-    | 'replace-workers';
-}>;
-
-function orderOf(request: OrderRequest): Order {
-  switch (request.command) {
-    case 'resync': return { kind: 'resync', paused: request.paused };
-    case 'resolve': {
-      const { discard, dryRun, undo } = request;
-      return { kind: 'resolve', discard, dryRun, undo };
-    }
-    case 'undo': return { kind: 'undo', file: request.file };
-    case 'detach': case 'attach': case 'peer-gone': return { kind: request.command };
-  }
-}
-
-async function carryOut(supervisor: Supervisor, order: Order): Promise<OrderResult> {
-  const { name } = supervisor;
-  try {
-    await supervisor.order(order);
-    return { name, error: null };
-  } catch (error) {
-    return { name, error: toFailure(error) };
-  }
-}
-
-async function replaceWorker(supervisor: Supervisor): Promise<ReplacedWorker> {
-  const { name } = supervisor;
-  try {
-    const { pauseMs } = await supervisor.stepOver() ?? { pauseMs: null };
-    const { worker, release } = await supervisor.status();
-    return { name, error: null, worker, release, pauseMs };
-  } catch (error) {
-    const none = { worker: null, release: null, pauseMs: null };
-    return { name, error: toFailure(error), ...none };
-  }
-}
-
-async function changeRole(
-  supervisor: Supervisor,
-  role: RoleResult['to'],
-  force: boolean,
-): Promise<RoleResult> {
-  const { name } = supervisor;
-  const before = supervisor.role;
-  try {
-    return { name, ...await supervisor.changeRole(role, force), error: null };
-  } catch (error) {
-    return { name, from: before, to: supervisor.role, error: toFailure(error) };
   }
 }
 

@@ -3,7 +3,9 @@ import * as fs from 'node:fs/promises';
 import * as path from 'node:path';
 import { HastError } from '../base/errors.ts';
 import type { Resolution } from '../control/messages.ts';
+import type { VolumeMap } from '../format/volume-map.ts';
 import type { Device } from './device.ts';
+import type { Supervisor } from './supervisor.ts';
 import type { Timing } from './timing.ts';
 import type { WorkerKeeper } from './worker-keeper.ts';
 import type { Order } from './worker-protocol.ts';
@@ -19,7 +21,19 @@ export async function giveOrder(
   throw noWorker(keeper);
 }
 
-function noWorker({ name, state, detail }: WorkerKeeper): HastError {
+/** Throws HAST_E_ROLE where there is no worker to ask. */
+export async function mapOf(
+  supervisor: Pick<Supervisor, 'name' | 'state' | 'peerWorker' | 'status'>,
+  cells: number, timeoutMs: number,
+): Promise<VolumeMap> {
+  const { name, state, peerWorker } = supervisor;
+  if (peerWorker !== undefined) return await peerWorker.map(cells, timeoutMs);
+  throw noWorker({ name, state, detail: (await supervisor.status()).detail });
+}
+
+function noWorker(
+  { name, state, detail }: Pick<WorkerKeeper, 'name' | 'state' | 'detail'>,
+): HastError {
   if (state === 'init') {
     return new HastError('HAST_E_ROLE', 'the role is init: nothing uses the copy', {
       hint: `hastctl role secondary ${name}`,

@@ -27,7 +27,7 @@ import type { DescriptorStore } from './service-manager.ts';
 import { hashOf, workerFile } from './worker-files.ts';
 import { AdoptedLink, ChildLink, type WorkerLink, type WorkerProgram } from './worker-link.ts';
 import type { WorkerEvent, WorkerExit } from './worker-process.ts';
-import { WorkerProcess } from './worker-process.ts';
+import { exitText, WorkerProcess } from './worker-process.ts';
 import type { WorkerMemo } from './worker-protocol.ts';
 
 export interface KeeperOptions {
@@ -41,7 +41,13 @@ export interface KeeperOptions {
   timing: Timing;
   /** What the peer of a resource says of a switchover. */
   onSwitchover?: (resource: string, said: SwitchoverSaid) => void;
+  /** Something may be different now, for those who watch. */
+  onNotice?: (resource: string, notice: Notice) => void;
 }
+
+/** `state`: of this object. `ended`: its worker did. */
+export type Notice =
+  | { kind: 'state' } | { kind: 'event'; event: WorkerEvent } | { kind: 'ended'; why: string };
 
 export interface KeeperEvents {
   /** The worker says that something happened. */
@@ -126,6 +132,7 @@ export class WorkerKeeper {
     this.log.debug({ from: this.#state, to, event }, 'state');
     this.#state = to;
     if (to !== 'backoff' && to !== 'failed' && to !== 'reviving') this.detail = '';
+    this.#options.onNotice?.(this.name, { kind: 'state' });
   }
 
   /**
@@ -352,12 +359,18 @@ export class WorkerKeeper {
 
   #newRun(link: WorkerLink, fuseFd: number | null): Run {
     const worker = new WorkerProcess(link, {
-      event: (event) => this.#events.event(event),
+      event: (event) => {
+        this.#options.onNotice?.(this.name, { kind: 'event', event });
+        this.#events.event(event);
+      },
       unmounted: () => this.#events.unmounted(run),
       switchover: (said) => this.#options.onSwitchover?.(this.name, said),
     });
     const run: Run = { worker, fuseFd };
-    void worker.exited.then((exit) => this.#events.ended(run, exit));
+    void worker.exited.then((exit) => {
+      this.#options.onNotice?.(this.name, { kind: 'ended', why: exitText(exit) });
+      this.#events.ended(run, exit);
+    });
     return run;
   }
 

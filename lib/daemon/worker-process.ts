@@ -6,6 +6,7 @@ import type * as net from 'node:net';
 import { HastError } from '../base/errors.ts';
 import type { Resolution } from '../control/messages.ts';
 import type { SwitchoverSaid } from '../format/switchover.ts';
+import type { VolumeMap } from '../format/volume-map.ts';
 import { within } from './deadline.ts';
 import type { WorkerLink } from './worker-link.ts';
 import type { Order, ParentMessage, WorkerMessage } from './worker-protocol.ts';
@@ -125,6 +126,12 @@ export class WorkerProcess {
     this.#viewPending ??= this.request({ type: 'status' }, ['status'], timeoutMs)
       .finally(() => { this.#viewPending = undefined; });
     return this.#viewPending;
+  }
+
+  async map(cells: number, timeoutMs: number): Promise<VolumeMap> {
+    const id = ++this.#orders;
+    const { map } = await this.request({ type: 'map', id, cells }, ['map'], timeoutMs, id);
+    return map;
   }
 
   /** Throws what the worker declines it with. */

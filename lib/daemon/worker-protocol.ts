@@ -13,6 +13,7 @@ import type { ResourceEvent } from '../core/ports.ts';
 import type { ResourceStatistics } from '../format/statistics.ts';
 import type { ResourceStatus } from '../format/status.ts';
 import type { SwitchoverSaid } from '../format/switchover.ts';
+import type { VolumeMap } from '../format/volume-map.ts';
 import type { Negotiated } from '../fuse/session.ts';
 
 export interface StartMessage {
@@ -95,7 +96,9 @@ export type ParentMessage =
   | { type: 'reload'; resource: ResourceConfig }
   /** Answered by `ordered` or `declined` with the same id; several may be under way. */
   | { type: 'order'; id: number; order: Order }
-  | { type: 'status' };
+  | { type: 'status' }
+  /** A worker of a release without it says nothing. */
+  | { type: 'map'; id: number; cells: number };
 
 export type WorkerMessage =
   /** The first of all: its code is loaded, and it waits for `start`. */
@@ -114,6 +117,7 @@ export type WorkerMessage =
   | { type: 'declined'; id: number; code: ErrorCode; message: string; hint: string }
   /** A worker of an older release tells no statistics. */
   | { type: 'status'; status: ResourceStatus; statistics?: ResourceStatistics }
+  | { type: 'map'; id: number; map: VolumeMap }
   /** From the peer. */
   | { type: 'switchover'; said: SwitchoverSaid }
   /** The same of facts: a parent of an older release ignores what it does not know. */

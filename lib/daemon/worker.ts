@@ -6,6 +6,7 @@ import type * as net from 'node:net';
 import * as path from 'node:path';
 import { HastError, errorText } from '../base/errors.ts';
 import type { PromoteDone } from '../core/role-change.ts';
+import { volumeMap } from '../core/volume-map.ts';
 import { withFields } from './log-fields.ts';
 import type { SwitchoverSaid } from '../format/switchover.ts';
 import { createDirectFrontend, type DirectFrontendOptions } from '../fuse/direct-frontend.ts';
@@ -298,6 +299,11 @@ function receive(message: ParentMessage, socket: net.Socket | undefined): void {
       send({ type: 'reloaded' });
       return;
     case 'order': order(runner, message.id, message.order); return;
+    case 'map': {
+      const { id, cells } = message;
+      send({ type: 'map', id, map: volumeMap(runner.resource, cells) });
+      return;
+    }
     case 'status': {
       const status = runner.status();
       const idle = frontend?.stats.idle ?? 0;

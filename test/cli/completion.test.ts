@@ -53,6 +53,9 @@ t.test('completion: roles, actions and resources', async (t) => {
   t.same(offered('resync', 'p'), ['pause']);
   t.same(offered('switchover', ''), ['other', 'shared']);
   t.same(offered('switchover', 'shared', ''), []);
+  t.same(offered('map', 's'), ['shared']);
+  t.same(offered('map', 'shared', ''), []);
+  t.same(offered('events', 'sh'), ['shared']);
   t.same(offered('wait', '--role', 'p'), ['primary']);
   t.same(offered('wait', '--timeout', '5', 'o'), ['other']);
   t.same(offered('--json', 'up', 'sh'), ['shared']);

@@ -87,6 +87,12 @@ function order({ id, order: { kind } }: Extract<ParentMessage, { type: 'order' }
   say({ type: 'ordered', id, resolution });
 }
 
+/** Two cells: one that the peer lacks, one clean. */
+function map({ id }: Extract<ParentMessage, { type: 'map' }>): void {
+  const cut = { peerStale: [4096, 0], localStale: [0, 0], hot: [32_768, 0], syncingAt: -1 };
+  say({ type: 'map', id, map: { mediaSize: 65_536, cellBytes: 32_768, ...cut } });
+}
+
 /** Takes the connection, and sends back what comes over it. */
 function peer(socket: net.Socket): void {
   socket.on('error', () => undefined);
@@ -106,6 +112,7 @@ function receive(message: ParentMessage, handle: unknown): void {
     case 'serve': return serve(message);
     case 'status': return status();
     case 'order': return order(message);
+    case 'map': return map(message);
     case 'peer': return peer(handle as net.Socket);
     case 'reload':
       if (misbehaves('refuse-reload')) {
