@@ -68,7 +68,7 @@ const bannedInPure: [RegExp, string][] = [
 const entries = ['cli/hastd.ts', 'cli/hastctl.ts', 'cli/demo.ts', 'cli/lab-janitor.ts',
   'docker/walk-through.ts',
   'lib/daemon/worker.ts', 'lib/fuse/io-thread.ts', 'test/run.ts', 'test/daemon/fake-worker.ts',
-  'test/sim/main.ts', 'test/bench/main.ts', 'test/bench/scale.ts'];
+  'test/sim/main.ts', 'test/fuzz/main.ts', 'test/bench/main.ts', 'test/bench/scale.ts'];
 
 function sourceFiles(folder: string): string[] {
   return fs.readdirSync(folder, { recursive: true, encoding: 'utf8' })

@@ -50,7 +50,7 @@ export function loadConfig(options: LoadOptions): LoadResult {
   const { file } = options;
   let text: string;
   try {
-    const content = (options.readFile ?? fs.readFileSync)(file);
+    const content = (options.readFile ?? readBounded)(file);
     text = typeof content === 'string' ? content : Buffer.from(content).toString('utf8');
   } catch (error) {
     const missing = errnoName(error) === 'ENOENT' ? 'no such file' : errorText(error);
@@ -90,6 +90,22 @@ function loadText(
     inspectLocal: options.inspectLocal,
   });
   return resolved.config;
+}
+
+/** One byte more than is allowed, at most: what is longer is refused. */
+function readBounded(file: string): Buffer {
+  const fd = fs.openSync(file, 'r');
+  try {
+    const raw = Buffer.allocUnsafe(limits.fileBytesMax + 1);
+    let size = 0;
+    for (;;) {
+      const got = fs.readSync(fd, raw, size, raw.length - size, null);
+      size += got;
+      if (got === 0 || size === raw.length) return raw.subarray(0, size);
+    }
+  } finally {
+    fs.closeSync(fd);
+  }
 }
 
 function failed(problems: Problem[], source: SourceText | undefined): LoadResult {

@@ -147,7 +147,10 @@ const nowhere: Span = { offset: 0, line: 1, column: 1, length: 0 };
 
 function reportUnknown(word: string, pointer: string, tree: RawTree, problems: Problems): void {
   const level = levelOf(pointer) ?? 'global';
-  const span = tree.places.get(pointerTo(pointer, word))?.key ?? nowhere;
+  const at = pointerTo(pointer, word);
+  const span = tree.places.get(at)?.key ?? nowhere;
+  // Its value was not checked.
+  tree.damaged.add(at);
   if (word === 'resource' && level === 'global') {
     problems.error(span, `unknown keyword ${quote(word)}`, "did you mean 'resources'?");
     excuse(tree, pointer, 'resources');

@@ -9,7 +9,8 @@ import { errorText } from '../base/errors.ts';
 const lineBytesMax = 4 * 1024 * 1024;
 
 export interface MessageHandler {
-  message(message: unknown): void;
+  /** An object with a `type`, which may be any text; nothing else of it is checked. */
+  message(message: { type: string }): void;
   /** The other side is gone, or sent what is no message. Called once; nothing follows. */
   closed(why: string): void;
 }
@@ -71,6 +72,10 @@ export class MessageSocket {
       this.#end('a message is no JSON');
       return;
     }
+    if (!isMessage(message)) {
+      this.#end('a message has no type');
+      return;
+    }
     this.#handler.message(message);
   }
 
@@ -79,4 +84,9 @@ export class MessageSocket {
     this.close();
     this.#handler.closed(why);
   }
+}
+
+function isMessage(value: unknown): value is { type: string } {
+  return typeof value === 'object' && value !== null && 'type' in value &&
+    typeof value.type === 'string';
 }

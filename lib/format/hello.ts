@@ -3,7 +3,7 @@ import { HastError } from '../base/errors.ts';
 import {
   array, bytes, id64, struct, text, u16, u32, u53, u8, type StructValue,
 } from '../base/layout.ts';
-import { limits } from './limits.ts';
+import { isPrintable, limits } from './limits.ts';
 import { agreeOn, ownProtocol, type Protocol } from './protocol.ts';
 import { DataState } from './superblock.ts';
 
@@ -66,6 +66,7 @@ export const Resolve = { none: 0, dryRun: 1, discardLocal: 2, discardPeer: 3 } a
 /** True where the fields agree with one another. */
 function isSound(hello: Hello): boolean {
   const { attachment, resolve, resolveLocal, resolvePeer } = hello;
+  if (!isPrintable(hello.resource) || !isPrintable(hello.node)) return false;
   if (attachment > Attachment.diskless || resolve > Resolve.discardPeer) return false;
   if (attachment === Attachment.diskless && hello.role !== WireRole.primary) return false;
   const isNamed = resolveLocal !== 0n && resolvePeer !== 0n;

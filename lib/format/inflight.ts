@@ -83,9 +83,12 @@ export function decodeInflight(
       slots === inflightSlots;
     if (!isKnown) return null;
     const ranges: InflightRange[] = [];
+    const view = new DataView(raw.buffer, raw.byteOffset, raw.length);
     for (let slot = 0; slot < inflightSlots; slot++) {
-      const { offset, length } = slotStruct.decode(raw, inflightSlotAt(slot));
-      if (length === 0) continue;
+      // Nearly all are free: of those nothing else is looked at.
+      const at = inflightSlotAt(slot);
+      if (view.getUint32(at + inflightSlotField.length, true) === 0) continue;
+      const { offset, length } = slotStruct.decode(raw, at);
       if (length > limits.rangeBytesMax || offset + length > header.mediaSize) return null;
       ranges.push({ slot, offset, length });
     }

@@ -111,3 +111,8 @@ export function alignUp(value: number, unit: number): number {
 export function alignDown(value: number, unit: number): number {
   return Math.floor(value / unit) * unit;
 }
+
+/** Names come from the peer and go to logs and terminals: no control characters. */
+export function isPrintable(name: string): boolean {
+  return /^[\x20-\x7e\u00a0-\uffff]*$/.test(name);
+}

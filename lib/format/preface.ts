@@ -6,7 +6,7 @@
 import { crc32 } from '../base/checksum.ts';
 import { HastError } from '../base/errors.ts';
 import { bytes, struct, text, u16, u32, u8 } from '../base/layout.ts';
-import { limits } from './limits.ts';
+import { isPrintable, limits } from './limits.ts';
 import { agreeOn, ownProtocol, type Protocol } from './protocol.ts';
 
 export const prefaceSize = limits.prefaceSize;
@@ -94,6 +94,9 @@ export function decodePreface(source: Uint8Array, own: Protocol = ownProtocol): 
   try {
     const value = prefaceStruct.decode(raw, 0, isLater);
     const { resource, node, role, versionMin, versionMax } = value;
+    if (!isPrintable(resource) || !isPrintable(node)) {
+      throw new HastError('HAST_E_PROTOCOL', 'a name that cannot be printed');
+    }
     return { resource, node, role, versionMin, versionMax };
   } catch (cause) {
     throw new HastError('HAST_E_PROTOCOL', 'the preface has an impossible field', { cause });
