@@ -5,7 +5,9 @@
  * - Only addresses named by some resource's `remote` are read at all.
  * - Exactly the preface is consumed: the dialer waits for the answer byte, so anything that
  *   follows is noise and ends the connection.
- * - At most `unreadMax` connections wait for their preface at a time.
+ * - At most `unreadMax` connections wait for their preface at a time, and as many for their end;
+ *   where there are more, one of the address that has most has to go.
+ * - A worker gets at most `handOverMax` connections a second: each costs it a session.
  * - Noise and silence cost one log line per address and 10 s.
  */
 import * as net from 'node:net';
@@ -20,6 +22,7 @@ import {
 import type { Protocol } from '../format/protocol.ts';
 import { RateLimit } from './deadline.ts';
 import type { PeerAddresses } from './peer-addresses.ts';
+import { Throttle, WaitingRoom } from './waiting-room.ts';
 
 export type ListenAddress = Config['listen'][number];
 
@@ -43,7 +46,10 @@ export interface ListenerOptions {
 }
 
 const defaultPrefaceMs = 5000;
-const defaultUnreadMax = 64;
+const defaultUnreadMax = 256;
+/** A peer dials five times a second at most. */
+const handOverMax = 16;
+const handOverMs = 1000;
 /** A refused client may take its answer within this. */
 const refusedMs = 1000;
 const noiseLogMs = 10_000;
@@ -53,11 +59,17 @@ type Answer = Exclude<keyof typeof PrefaceAnswer, 'ok'>;
 export class Listener {
   readonly #options: ListenerOptions;
   readonly #servers = new Map<string, net.Server>();
-  readonly #unread = new Set<net.Socket>();
+  readonly #unread: WaitingRoom;
+  /** Refused ones that may take their answer. */
+  readonly #leaving: WaitingRoom;
+  readonly #handOvers = new Throttle(handOverMax, handOverMs);
   readonly #noise = new RateLimit(noiseLogMs);
 
   constructor(options: ListenerOptions) {
     this.#options = options;
+    const max = options.unreadMax ?? defaultUnreadMax;
+    this.#unread = new WaitingRoom(max);
+    this.#leaving = new WaitingRoom(max);
   }
 
   /** Port of the first address; for tests that listen on port 0. */
@@ -105,7 +117,9 @@ export class Listener {
     // A server's own 'close' waits for connections that workers hold: nobody waits for it.
     for (const server of this.#servers.values()) server.close();
     this.#servers.clear();
-    for (const socket of this.#unread) socket.destroy();
+    for (const room of [this.#unread, this.#leaving]) {
+      for (const socket of room) socket.destroy();
+    }
   }
 
   /** Undefined where the kernel does not have the address family of a wildcard address. */
@@ -135,20 +149,17 @@ export class Listener {
   #accept(socket: net.Socket): void {
     const ip = socket.remoteAddress ?? '';
     socket.on('error', () => socket.destroy());
-    if (this.#unread.size >= (this.#options.unreadMax ?? defaultUnreadMax)) {
-      this.#complain(ip, 'too many connections wait for their preface');
-      socket.destroy();
-      return;
+    const out = this.#unread.enter(socket, ip);
+    if (out !== null) {
+      this.#complain(out.remoteAddress ?? ip, 'too many connections wait for their preface');
+      out.destroy();
     }
-    this.#unread.add(socket);
-    const forget = (): void => { this.#unread.delete(socket); };
-    socket.once('close', forget);
     this.#judge(socket, ip)
       .catch((error: unknown) => {
         this.#complain(ip, errorText(error));
         socket.destroy();
       })
-      .finally(forget);
+      .finally(() => this.#unread.leave(socket));
   }
 
   async #judge(socket: net.Socket, ip: string): Promise<void> {
@@ -176,7 +187,11 @@ export class Listener {
     if (target === undefined || target.state !== 'ready') {
       const answer = target?.state === 'busy' ? 'busy' : 'roleInit';
       this.#options.log.debug({ resource: preface.resource, ip, answer }, 'a peer has to wait');
-      return dismiss(socket, answer);
+      return this.#dismiss(socket, ip, answer);
+    }
+    if (!this.#handOvers.allows(preface.resource)) {
+      this.#complain(ip, `too many connections a second: ${preface.resource}`);
+      return this.#dismiss(socket, ip, 'busy');
     }
     if (socket.readableLength > 0) throw new Error('data after the preface');
     this.#options.log.debug({ resource: preface.resource, ip, node: preface.node }, 'a peer');
@@ -192,7 +207,17 @@ export class Listener {
 
   #refuse(socket: net.Socket, ip: string, answer: Answer, why = ''): void {
     this.#complain(ip, why === '' ? answer : `${answer}: ${why}`);
-    dismiss(socket, answer);
+    this.#dismiss(socket, ip, answer);
+  }
+
+  /** Writes the answer byte and ends, reading on so that the answer is not reset away. */
+  #dismiss(socket: net.Socket, ip: string, answer: Answer): void {
+    if (socket.destroyed) return;
+    this.#leaving.enter(socket, ip)?.destroy();
+    socket.resume();
+    socket.end(Uint8Array.of(PrefaceAnswer[answer]));
+    const timer = setTimeout(() => socket.destroy(), refusedMs);
+    socket.once('close', () => clearTimeout(timer));
   }
 
   #complain(ip: string, reason: string): void {
@@ -200,15 +225,6 @@ export class Listener {
     if (suppressed === undefined) return;
     this.#options.log.warn({ ip, reason, suppressed }, 'a connection is refused');
   }
-}
-
-/** Writes the answer byte and ends, reading on so that the answer is not reset away. */
-function dismiss(socket: net.Socket, answer: Answer): void {
-  if (socket.destroyed) return;
-  socket.resume();
-  socket.end(Uint8Array.of(PrefaceAnswer[answer]));
-  const timer = setTimeout(() => socket.destroy(), refusedMs);
-  socket.once('close', () => clearTimeout(timer));
 }
 
 /** The next `size` bytes; whatever follows them stays in the socket. */

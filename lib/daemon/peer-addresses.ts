@@ -17,6 +17,8 @@ type HostAddress = Exclude<Remote, null>;
 export type Lookup = (host: string, family: 0 | 4 | 6) => Promise<string[]>;
 
 const resolvedMs = 60_000;
+/** After a failure nobody is asked again for so long: strangers connect as often as they like. */
+const failedMs = 2000;
 const lookupMs = 3000;
 
 interface Entry {
@@ -65,7 +67,9 @@ export class PeerAddresses {
     } catch (error) {
       const fields = { host: remote.host, error: errorText(error) };
       this.#log.warn(fields, 'the name in remote cannot be resolved');
-      return known?.ips ?? [];
+      const ips = known?.ips ?? [];
+      this.#entries.set(key, { at: performance.now() - resolvedMs + failedMs, ips });
+      return ips;
     }
   }
 
