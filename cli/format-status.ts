@@ -153,6 +153,7 @@ export function duration(seconds: number): string {
 function statisticsLines({ statistics }: ResourceStatus): string[] {
   const { localReadErrors, localWriteErrors, localDeleteErrors, localFlushErrors } = statistics;
   const { queueLocal, queueSend, queueRecv, queueDone, queueIdle } = statistics;
+  const badFrames = statistics.badFrames ?? 0;
   return [
     '  statistics:',
     `    reads: ${statistics.reads}`,
@@ -162,6 +163,8 @@ function statisticsLines({ statistics }: ResourceStatus): string[] {
     `    activemap updates: ${statistics.mapUpdates}`,
     `    local errors: read: ${localReadErrors}, write: ${localWriteErrors}, ` +
       `delete: ${localDeleteErrors}, flush: ${localFlushErrors}`,
+    // Beyond the original's lines: only where there is something to tell.
+    ...(badFrames === 0 ? [] : [`    bad frames: ${badFrames}`]),
     `    queues: local: ${queueLocal}, send: ${queueSend}, recv: ${queueRecv}, ` +
       `done: ${queueDone}, idle: ${queueIdle}`,
   ];

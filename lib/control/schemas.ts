@@ -65,7 +65,7 @@ const statistics = record({
   localReadErrors: count, localWriteErrors: count, localDeleteErrors: count,
   localFlushErrors: count,
   queueLocal: count, queueSend: count, queueRecv: count, queueDone: count, queueIdle: count,
-});
+}, { badFrames: count });
 
 const resourceStatus = record({
   schema: schemaOne, name: text, role, status: text, connection: text, detail: text,

@@ -53,7 +53,7 @@ export interface CoreContext {
   /** What a successor finds, should this process be killed. */
   readonly inflight: InflightTable;
   readonly log: Logger;
-  readonly statistics: Statistics;
+  readonly statistics: Statistics & { badFrames: number };
   readonly measures: Measures;
   /** Start of the data in `local`. */
   dataOffset: number;

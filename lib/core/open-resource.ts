@@ -5,7 +5,6 @@
  */
 import { HastError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
-import type { Statistics } from '../format/status.ts';
 import type { Superblock } from '../format/superblock.ts';
 import type { CoreContext, CoreOptions } from './context.ts';
 import { InflightTable } from './inflight-table.ts';
@@ -37,10 +36,10 @@ export interface CorePorts {
 
 export type OpenDone = (error: HastError | null, resource: Resource | null) => void;
 
-const emptyStatistics = (): Statistics => ({
+const emptyStatistics = (): CoreContext['statistics'] => ({
   reads: 0, writes: 0, deletes: 0, flushes: 0, mapUpdates: 0, localReadErrors: 0,
-  localWriteErrors: 0, localDeleteErrors: 0, localFlushErrors: 0, queueLocal: 0, queueSend: 0,
-  queueRecv: 0, queueDone: 0, queueIdle: 0,
+  localWriteErrors: 0, localDeleteErrors: 0, localFlushErrors: 0, badFrames: 0,
+  queueLocal: 0, queueSend: 0, queueRecv: 0, queueDone: 0, queueIdle: 0,
 });
 
 /** Calls `done` with the core, not yet started, or with what stands against it. */

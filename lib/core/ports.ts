@@ -94,8 +94,8 @@ export interface LinkPort {
 /** What the core hears of a link. */
 export interface LinkHandler {
   frame(frame: Frame): void;
-  /** The connection ended or broke the protocol. Called at most once. */
-  closed(reason: string): void;
+  /** The connection ended, or what came is no frame (`isBad`). Called at most once. */
+  closed(reason: string, isBad?: boolean): void;
 }
 
 export type OpenLink = (handler: LinkHandler) => LinkPort;

@@ -110,11 +110,12 @@ export class Session implements LinkHandler, AckSink {
       this.#dispatch(frame);
     } catch (error) {
       if (!(error instanceof HastError)) throw error;
-      this.end(error.message);
+      this.closed(error.message, error.errorClass === 'protocol');
     }
   }
 
-  closed(reason: string): void {
+  closed(reason: string, isBad = false): void {
+    if (isBad && this.phase !== 'ended') this.#context.statistics.badFrames++;
     this.end(reason);
   }
 

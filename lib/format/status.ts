@@ -23,6 +23,8 @@ export interface Statistics {
   localWriteErrors: number;
   localDeleteErrors: number;
   localFlushErrors: number;
+  /** What the peer sent and cannot be: each ended a connection. */
+  badFrames?: number;
   /** Requests at this moment. */
   queueLocal: number;
   queueSend: number;

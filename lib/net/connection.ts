@@ -81,14 +81,14 @@ export class PeerConnection implements LinkPort {
       this.#reader.push(chunk);
     } catch (error) {
       if (!(error instanceof HastError)) throw error;
-      this.#end(error.message);
+      this.#end(error.message, true);
     }
   }
 
-  #end(reason: string): void {
+  #end(reason: string, isBad = false): void {
     const handler = this.#handler;
     this.#handler = null;
     this.#socket.destroy();
-    if (handler !== null) setImmediate(() => handler.closed(reason));
+    if (handler !== null) setImmediate(() => handler.closed(reason, isBad));
   }
 }

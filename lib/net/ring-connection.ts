@@ -253,15 +253,15 @@ export class RingConnection implements LinkPort, TurnEnd {
       this.#from = this.#reader.pull(chunk.bytes, this.#from, this.#fill, chunk);
     } catch (error) {
       if (!(error instanceof HastError)) throw error;
-      this.#end(error.message);
+      this.#end(error.message, true);
     }
   }
 
-  #end(reason: string): void {
+  #end(reason: string, isBad = false): void {
     const handler = this.#handler;
     this.#handler = null;
     this.#shut();
-    if (handler !== null) setImmediate(() => handler.closed(reason));
+    if (handler !== null) setImmediate(() => handler.closed(reason, isBad));
   }
 
   /** At once: nothing that is under way sends or receives another byte. */
