@@ -141,7 +141,9 @@ async function untilServed({ context, resource }: Place): Promise<ResourceStatus
     if (!waits && status.role === 'primary' && await isBlockDevice(status.device)) return status;
     if (status.role !== 'primary' || performance.now() > end) {
       const why = status.detail === '' ? `role ${status.role}, ${status.status}` : status.detail;
-      throw new HastError('HAST_E_TIMEOUT', `the device does not answer: ${why}`);
+      throw new HastError('HAST_E_TIMEOUT', `the device does not answer: ${why}`, {
+        hint: `hastctl list ${resource.name}, then: hastctl up ${resource.name}`,
+      });
     }
     await sleep(pollMs);
   }

@@ -1,7 +1,6 @@
 #!/usr/bin/env node
 /** hastctl: see `hastctl -h`. Options may stand before or after the command. */
 import { Command, CommanderError, Option } from 'commander';
-import { HastError } from '../lib/base/errors.ts';
 import { release } from '../lib/daemon/release.ts';
 import type { CheckOptions } from './check-command.ts';
 import type { CreateOptions } from './copy-commands.ts';
@@ -14,6 +13,7 @@ import type { Context } from './output.ts';
 import { chooseConfig, errorJson, errorLine } from './report.ts';
 import type { SwitchoverOptions } from './switchover-command.ts';
 import type { UpOptions } from './up-command.ts';
+import { usageError } from './usage-error.ts';
 import type { WaitOptions } from './wait-command.ts';
 
 /** Each command loads what it needs, and no other's: the start is most of what a command costs. */
@@ -184,14 +184,6 @@ function addOrders(program: Command, run: Run): void {
       run(waiting, (its, context) => its.waitCommand(context, names, options)));
 }
 
-/** Commander's message as one of ours: `error: unknown command 'rol'\n(Did you mean role?)`. */
-function usageError(error: CommanderError): HastError {
-  const [first = '', ...rest] = error.message.replace(/^error: /, '').split('\n');
-  const near = /^\(Did you mean (.*)\?\)$/.exec(rest.join(' ').trim())?.[1];
-  const hint = near === undefined ? 'hastctl -h' : `did you mean '${near}'?`;
-  return new HastError('HAST_E_USAGE', first, { hint });
-}
-
 async function main(): Promise<number> {
   let code: number = ExitCode.ok;
   const program = buildProgram(async (load, work) => {
@@ -208,7 +200,7 @@ async function main(): Promise<number> {
     if (thrown instanceof CommanderError && thrown.code === 'commander.help') {
       return ExitCode.usage; // no command: the help has been printed
     }
-    const error = thrown instanceof CommanderError ? usageError(thrown) : thrown;
+    const error = thrown instanceof CommanderError ? usageError('hastctl', thrown) : thrown;
     const { json, debug } = program.opts<GlobalOptions>();
     process.stderr.write(json === true ? errorJson(error) : errorLine('hastctl', error));
     if (debug > 0 && error instanceof Error) process.stderr.write(`${error.stack ?? ''}\n`);

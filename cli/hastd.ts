@@ -13,6 +13,7 @@ import { release } from '../lib/daemon/release.ts';
 import { ExitCode, exitCodeOf } from './exit-codes.ts';
 import type { ConfigChoice } from './report.ts';
 import { chooseConfig, errorLine, readConfig } from './report.ts';
+import { usageError } from './usage-error.ts';
 
 interface Options {
   config?: string;
@@ -34,7 +35,8 @@ function parseArguments(argv: string[]): Options {
     .option('-d, --debug', 'log more; twice: everything', (_, count: number) => count + 1, 0)
     .version(`hast-linux ${release}`, '-V, --version', 'print the release')
     .helpOption('-h, --help')
-    .configureOutput({ outputError: (text, write) => write(`hastd: ${text}`) })
+    .allowExcessArguments(false)
+    .configureOutput({ outputError: () => undefined }) // main() prints errors
     .exitOverride();
   program.parse(argv);
   return program.opts<Options>();
@@ -97,9 +99,10 @@ async function main(): Promise<number> {
     else await background(options, choice, pidfile);
     return ExitCode.ok;
   } catch (error) {
-    if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : ExitCode.usage;
-    process.stderr.write(errorLine('hastd', error));
-    return exitCodeOf(error);
+    if (error instanceof CommanderError && error.exitCode === 0) return ExitCode.ok;
+    const told = error instanceof CommanderError ? usageError('hastd', error) : error;
+    process.stderr.write(errorLine('hastd', told));
+    return exitCodeOf(told);
   }
 }
 

@@ -140,7 +140,9 @@ function outcomeOf(file: string, text: string): Outcome {
     present = fs.readFileSync(file, 'utf8');
   } catch (cause) {
     if (errnoName(cause) === 'ENOENT') return 'written';
-    throw new HastError('HAST_E_IO', `${file} cannot be read`, { cause });
+    throw new HastError('HAST_E_IO', `${file} cannot be read`, {
+      cause, hint: 'run hastctl as root',
+    });
   }
   if (present === text) return 'unchanged';
   const at = present.lastIndexOf(seal);

@@ -2,7 +2,7 @@
 import type { LoadOptions } from '../lib/config/load.ts';
 import { loadConfig } from '../lib/config/load.ts';
 import type { Config } from '../lib/config/model.ts';
-import { HastError } from '../lib/base/errors.ts';
+import { HastError, nextStep } from '../lib/base/errors.ts';
 
 export function errorLine(program: string, error: unknown): string {
   const { message, hint } = errorFields(error);
@@ -17,7 +17,7 @@ export function errorJson(error: unknown): string {
 
 function errorFields(error: unknown): { code: string; message: string; hint: string } {
   if (error instanceof HastError) {
-    return { code: error.code, message: error.message, hint: error.hint ?? '' };
+    return { code: error.code, message: error.message, hint: nextStep(error) };
   }
   const message = error instanceof Error ? error.message : String(error);
   return { code: 'HAST_E_INTERNAL', message, hint: 'this is a bug: run it again with -d' };

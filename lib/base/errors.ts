@@ -37,6 +37,33 @@ const codes = {
 
 export type ErrorCode = keyof typeof codes;
 
+/** What to do where whoever made the error could not know better. */
+const usualHints: Readonly<Record<ErrorCode, string>> = {
+  HAST_E_CONFIG: 'hastctl check',
+  HAST_E_CONFIG_MISSING: 'name the file with -c FILE or HAST_CONF',
+  HAST_E_USAGE: 'hastctl --help',
+  HAST_E_UNKNOWN_RESOURCE: 'hastctl status shows the names',
+  HAST_E_NO_METADATA: 'hastctl create, on a new disk',
+  HAST_E_METADATA_EXISTS: 'hastctl dump shows what is there',
+  HAST_E_FOREIGN_DATA: 'wipefs DISK shows what is there',
+  HAST_E_TOO_SMALL: 'a larger disk, or hastctl create -m SIZE',
+  HAST_E_BUSY: 'the same command again in a moment',
+  HAST_E_DEVICE_IN_USE: 'end what uses it: hastctl down names it',
+  HAST_E_PROMOTE_REFUSED: 'hastctl list, on both nodes',
+  HAST_E_ROLE: 'hastctl status, on both nodes',
+  HAST_E_REFUSED: 'hastctl list, on both nodes',
+  HAST_E_TIMEOUT: "hastctl list, and hastd's log",
+  HAST_E_ADDRESS_IN_USE: "ss -ltnp shows who has it; or change 'listen'",
+  HAST_E_NO_DAEMON: 'hastd',
+  HAST_E_PROTOCOL: 'hastctl check --peer; the same release on both nodes: hastctl upgrade',
+  HAST_E_CHECKSUM: 'a network card or memory may be bad; hastctl list, on both nodes',
+  HAST_E_CORRUPT: 'look at the disk (dmesg), replace it, then hastctl create and attach',
+  HAST_E_UNSUPPORTED: 'a newer release of hast-linux, or a newer kernel: uname -r',
+  HAST_E_IO: 'see the kernel log: dmesg',
+  HAST_E_DEVICE: "see the kernel log (dmesg) and hastd's",
+  HAST_E_INTERNAL: "see hastd's log: journalctl -u hastd, or RUNDIR/hastd.log",
+};
+
 export interface HastErrorOptions {
   cause?: unknown;
   /** What to do next, as one sentence or a command; shown to the person. */
@@ -77,4 +104,9 @@ export function errnoName(error: unknown): string | undefined {
 /** Any thrown value as one line of text. */
 export function errorText(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
+}
+
+/** What a person is told to do next; never empty. */
+export function nextStep({ code, hint }: HastError): string {
+  return hint === undefined || hint === '' ? usualHints[code] : hint;
 }

@@ -25,7 +25,8 @@ export function readLine(socket: net.Socket, bounds: LineBounds): Promise<string
     };
     const fail = (code: 'HAST_E_TIMEOUT' | 'HAST_E_PROTOCOL', why: string, cause?: Error): void => {
       settle();
-      reject(new HastError(code, why, cause === undefined ? {} : { cause }));
+      const hint = "see hastd's log; the same command again";
+      reject(new HastError(code, why, cause === undefined ? { hint } : { cause, hint }));
     };
     const onData = (chunk: Buffer): void => {
       chunks.push(chunk);

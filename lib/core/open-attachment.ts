@@ -22,7 +22,9 @@ export function readSuperblock(
   const head = Buffer.alloc(size);
   const tail = Buffer.alloc(size);
   if (localSize < 2 * size) {
-    done(new HastError('HAST_E_TOO_SMALL', 'the local disk is too small to hold metadata'), null);
+    done(new HastError('HAST_E_TOO_SMALL', 'the local disk is too small to hold metadata', {
+      hint: "name another disk with 'local'",
+    }), null);
     return;
   }
   disk.read(0, head, 0, size, (headError) => {

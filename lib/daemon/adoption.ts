@@ -2,12 +2,13 @@
  * What a parent does at its start with one resource that an earlier parent had and did not end: its
  * worker goes on, or died as well. docs/lifecycle.md describes it. Runs in the supervisor's queue.
  */
-import { HastError } from '../base/errors.ts';
+import type { HastError } from '../base/errors.ts';
 import type { Revival } from './revival.ts';
 import type { RoleRecord } from './role-record.ts';
 import type { Timing } from './timing.ts';
 import { asHastError, type WorkerKeeper } from './worker-keeper.ts';
 import type { WorkerMemo } from './worker-protocol.ts';
+import { lostDevice } from './worker-process.ts';
 
 export interface Left {
   /** What the earlier parent recorded; null where the role was init, or for another boot. */
@@ -72,10 +73,10 @@ async function goOnAsPrimary(left: Left, memo: WorkerMemo): Promise<void> {
   revival.adopted(run.fuseFd === null ? null : negotiated, memo.isDetached);
   if (memo.isUnmounted) {
     const why = 'the volume was unmounted, or its connection aborted, while hastd was not there';
-    await left.lose(new HastError('HAST_E_DEVICE', why), 'init');
+    await left.lose(lostDevice(why, keeper.name), 'init');
   } else if (!isShown) {
     const why = 'its loop device is gone, or hastd ended before it was there';
-    await left.lose(new HastError('HAST_E_DEVICE', why), 'secondary');
+    await left.lose(lostDevice(why, keeper.name), 'secondary');
   }
 }
 
@@ -94,7 +95,7 @@ async function goOnWithout(left: Left, record: RoleRecord): Promise<void> {
       return;
     }
     const why = 'its loop device is gone, and so is its worker';
-    await left.lose(new HastError('HAST_E_DEVICE', why), 'init');
+    await left.lose(lostDevice(why, keeper.name), 'init');
     return;
   }
   const hint = `unmount what used it, then: hastctl role primary ${keeper.name}`;

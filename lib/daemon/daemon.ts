@@ -34,6 +34,7 @@ import { PeerAddresses } from './peer-addresses.ts';
 import type { Pidfile } from './pidfile.ts';
 import { takePidfile } from './pidfile.ts';
 import { release } from './release.ts';
+import { isStopping } from './supervisor-orders.ts';
 import { Supervisor } from './supervisor.ts';
 import { Switchovers } from './switchovers.ts';
 import type { Timing } from './timing.ts';
@@ -158,7 +159,7 @@ export class Daemon {
         return { map: await mapOf(one as Supervisor, request.cells, ms) };
       }
       case 'role': {
-        if (this.#stopping) throw new HastError('HAST_E_BUSY', 'hastd is stopping');
+        if (this.#stopping) throw isStopping();
         const { role, force } = request;
         const chosen = this.#select(request.resources);
         return { results: await Promise.all(chosen.map((one) => changeRole(one, role, force))) };
@@ -171,7 +172,7 @@ export class Daemon {
       case 'replace-hastd':
         return await this.#replace();
       case 'replace-workers': {
-        if (this.#stopping) throw new HastError('HAST_E_BUSY', 'hastd is stopping');
+        if (this.#stopping) throw isStopping();
         const chosen = this.#select(request.resources);
         return { results: await Promise.all(chosen.map((one) => replaceWorker(one))) };
       }
@@ -186,7 +187,7 @@ export class Daemon {
   }
 
   async #order(request: OrderRequest): Promise<ReplyOf[keyof ReplyOf]> {
-    if (this.#stopping) throw new HastError('HAST_E_BUSY', 'hastd is stopping');
+    if (this.#stopping) throw isStopping();
     const order = orderOf(request);
     const names = 'resource' in request ? [request.resource] : request.resources;
     const chosen = this.#select(names);
@@ -202,7 +203,7 @@ export class Daemon {
   async #replace(): Promise<ReplyOf['replace-hastd']> {
     const { successor } = this.#options;
     if (this.#stopping || successor === undefined) {
-      throw new HastError('HAST_E_BUSY', 'hastd is stopping, or cannot be replaced');
+      throw isStopping();
     }
     await successor.check();
     this.#stopping = true;

@@ -8,7 +8,9 @@ import { HastError } from '../base/errors.ts';
 export function within<T>(ms: number, what: string, work: Promise<T>): Promise<T> {
   return new Promise((resolve, reject) => {
     const timer = setTimeout(() => {
-      reject(new HastError('HAST_E_TIMEOUT', `${what} took more than ${ms / 1000} s`));
+      reject(new HastError('HAST_E_TIMEOUT', `${what} took more than ${ms / 1000} s`, {
+        hint: "see hastd's log and the kernel's (dmesg): a disk or the kernel may hang",
+      }));
     }, ms);
     work.then(resolve, reject).finally(() => clearTimeout(timer));
   });

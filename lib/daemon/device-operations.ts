@@ -41,6 +41,12 @@ export const systemDevice: DeviceOperations = {
   flushLocal,
 };
 
+function interrupted(why: string): HastError {
+  return new HastError('HAST_E_BUSY', `the flush by a process of its own failed: ${why}`, {
+    hint: 'memory or processes may be exhausted; the same command again',
+  });
+}
+
 /** In a process of its own: a disk that hangs must not take a thread of the parent's pool. */
 function flushLocal(fd: number): Promise<void> {
   return new Promise((resolve, reject) => {
@@ -51,12 +57,12 @@ function flushLocal(fd: number): Promise<void> {
     let said = '';
     child.stdout?.on('data', (text: Buffer) => { said += text.toString(); });
     child.once('error', (error) => {
-      reject(new HastError('HAST_E_BUSY', `no process for a flush: ${errorText(error)}`));
+      reject(interrupted(errorText(error)));
     });
     child.once('close', (code, signal) => {
       if (said !== '') reject(Object.assign(new Error(said), { code: said }));
       else if (code === 0) resolve();
-      else reject(new HastError('HAST_E_BUSY', `a flush was interrupted (${signal ?? code})`));
+      else reject(interrupted(signal ?? String(code)));
     });
   });
 }

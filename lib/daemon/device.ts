@@ -190,7 +190,9 @@ export class Device {
       });
       await this.#step('unmounting', unmount);
     }
-    throw new HastError('HAST_E_DEVICE', `${this.mountPoint} stays mounted`);
+    throw new HastError('HAST_E_DEVICE', `${this.mountPoint} stays mounted`, {
+      hint: `umount -l ${this.mountPoint}`,
+    });
   }
 
   async #makeLink(loop: string): Promise<void> {

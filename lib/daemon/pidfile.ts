@@ -33,7 +33,9 @@ export async function takePidfile(path: string): Promise<Pidfile> {
     }
     await file.close();
   }
-  throw new HastError('HAST_E_BUSY', `the pidfile ${path} keeps being replaced`);
+  throw new HastError('HAST_E_BUSY', `the pidfile ${path} keeps being replaced`, {
+    hint: 'several hastd are being started: start one',
+  });
 }
 
 async function openPidfile(path: string): Promise<fs.FileHandle> {

@@ -64,7 +64,9 @@ const closeWaitMs = 2000;
 /** A timer that is due at once runs after the inputs that wait already. */
 const timerMinMs = 1;
 
-const noUndoFile = new HastError('HAST_E_UNSUPPORTED', 'this worker keeps no undo files');
+const noUndoFile = new HastError('HAST_E_UNSUPPORTED', 'this worker keeps no undo files', {
+  hint: 'resolve without --undo',
+});
 const noUndoFiles: UndoFiles = {
   create: () => Promise.reject(noUndoFile),
   open: () => Promise.reject(noUndoFile),

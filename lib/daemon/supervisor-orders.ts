@@ -106,3 +106,9 @@ export async function refuseUndoOnVolume(
     hint: 'name a file on another file system',
   });
 }
+
+export function isStopping(): HastError {
+  return new HastError('HAST_E_BUSY', 'hastd is stopping, or is being replaced', {
+    hint: 'wait until it has ended or answers again; start it where it does not: hastd',
+  });
+}

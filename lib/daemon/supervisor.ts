@@ -31,7 +31,7 @@ import type { KeeperOptions, Run } from './worker-keeper.ts';
 import { WorkerKeeper, asHastError, failedStopMs } from './worker-keeper.ts';
 import { workerFile } from './worker-files.ts';
 import type { WorkerEvent, WorkerExit, WorkerProcess } from './worker-process.ts';
-import { exitText } from './worker-process.ts';
+import { asFailure, exitText, lostDevice } from './worker-process.ts';
 import type { Order } from './worker-protocol.ts';
 
 export interface SupervisorOptions extends KeeperOptions {
@@ -290,8 +290,7 @@ export class Supervisor {
         if (lived >= this.#timing.stableMs) this.#keeper.restarts = 0;
         await this.#keeper.forget(run);
         const failure = await this.#keeper.copyFailure();
-        this.#keeper.rest(failure ?? exit.failure ??
-          new HastError('HAST_E_TIMEOUT', exitText(exit)));
+        this.#keeper.rest(failure ?? exit.failure ?? asFailure(exit));
       });
     } else {
       void this.#operate(async () => {
@@ -306,7 +305,7 @@ export class Supervisor {
     void this.#operate(async () => {
       if (run !== this.#keeper.run || this.#keeper.state !== 'primary') return;
       const why = 'the volume was unmounted, or its connection aborted, by somebody else';
-      await this.#loseDevice(new HastError('HAST_E_DEVICE', why), 'init');
+      await this.#loseDevice(lostDevice(why, this.name), 'init');
     });
   }
 

@@ -85,8 +85,12 @@ export class Switchovers {
         const isLost = now - reachedAt > (this.#options.reachMs ?? reachDefaultMs);
         if (!isLost && now - startedAt < answerMs) continue;
         const why = failure === null ? 'it does not answer' : failure.message;
-        if (!isSent) throw new HastError('HAST_E_REFUSED', `the peer was not reached: ${why}`);
-        throw new HastError('HAST_E_TIMEOUT', `the peer was asked, and then: ${why}`);
+        if (!isSent) throw new HastError('HAST_E_REFUSED', `the peer was not reached: ${why}`, {
+            hint: 'hastctl check --peer',
+          });
+        throw new HastError('HAST_E_TIMEOUT', `the peer was asked, and then: ${why}`, {
+          hint: `hastctl status on both nodes, then hastctl up ${resource} on one`,
+        });
       }
     } finally {
       this.#asked.delete(id);

@@ -80,7 +80,9 @@ export class WorkerProcess {
         message: (message) => this.#receive(message),
         ended: settle,
         failed: (why) => {
-          this.#failure ??= new HastError('HAST_E_BUSY', `cannot start it: ${why}`);
+          this.#failure ??= new HastError('HAST_E_BUSY', `cannot start it: ${why}`, {
+            hint: "see hastd's log; memory or processes may be exhausted",
+          });
           settle(null, null);
         },
       });
@@ -242,6 +244,18 @@ export class WorkerProcess {
     for (const waiter of this.#waiters) waiter.reject(error);
     this.#waiters.clear();
   }
+}
+
+/** The device of a primary is gone, and nothing could be done about it. */
+export function lostDevice(why: string, name: string): HastError {
+  return new HastError('HAST_E_DEVICE', why, {
+    hint: `umount what was mounted on it, then: hastctl up ${name}`,
+  });
+}
+
+/** Why a worker ended, where it did not say so itself. */
+export function asFailure(exit: WorkerExit): HastError {
+  return new HastError('HAST_E_TIMEOUT', exitText(exit), { hint: "see hastd's log" });
 }
 
 /** How a process ended, for logs. */

@@ -32,7 +32,9 @@ export function openInflight(
     try {
       const { errno, bytes } = mapShared(fd, inflightBytes);
       if (bytes === null) {
-        throw new HastError('HAST_E_IO', `the table cannot be mapped (errno ${errno})`);
+        throw new HastError('HAST_E_IO', `the table cannot be mapped (errno ${errno})`, {
+          hint: `make room in ${path.dirname(file)}`,
+        });
       }
       // As with the buffers: where the limit does not allow it, it may be swapped out.
       mlock(bytes);
@@ -62,7 +64,7 @@ function bootId(): Uint8Array {
   const hex = fs.readFileSync(bootIdFile, 'latin1').trim().replaceAll('-', '');
   const boot = Buffer.from(hex, 'hex');
   if (boot.length === bootIdBytes) return boot;
-  throw new HastError('HAST_E_IO', `${bootIdFile} holds no boot id`);
+  throw new HastError('HAST_E_IO', `${bootIdFile} holds no boot id`, { hint: 'mount /proc' });
 }
 
 /** What the process before left, or null where that is not a file of the right size. */

@@ -45,7 +45,7 @@ function openError(path: string, cause: unknown): HastError {
       });
     default:
       return new HastError('HAST_E_DEVICE', `${path} cannot be opened (${errno ?? 'unknown'})`, {
-        cause,
+        cause, hint: 'see the kernel log: dmesg',
       });
   }
 }
@@ -81,7 +81,9 @@ function sizeOf(fd: number, path: string, isBlock: boolean): number {
   if (!isBlock) return fs.fstatSync(fd).size;
   const { errno, size } = blockDeviceSize(fd);
   if (errno === 0) return size;
-  throw new HastError('HAST_E_DEVICE', `the size of ${path} cannot be read (errno ${errno})`);
+  throw new HastError('HAST_E_DEVICE', `the size of ${path} cannot be read (errno ${errno})`, {
+    hint: 'see the kernel log: dmesg',
+  });
 }
 
 /** Opens for the daemon or `create`. Throws HAST_E_BUSY where somebody else uses the copy. */

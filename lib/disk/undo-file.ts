@@ -53,10 +53,15 @@ function readAll(
   });
 }
 
+const anotherFile = 'name a file of hastctl resolve --undo, or one that hastctl list calls kept';
+
 function failure(what: string, file: string, errno: number): HastError {
   const name = Object.entries(os.constants.errno).find(([, value]) => value === errno)?.[0];
   const text = `the undo file ${file} cannot be ${what} (${name ?? errno})`;
-  return new HastError('HAST_E_DEVICE', text, name === undefined ? {} : { errno: name });
+  const hint = 'make room, or name a file elsewhere; see the kernel log if it is the disk';
+  return new HastError('HAST_E_DEVICE', text, {
+    hint, ...(name === undefined ? {} : { errno: name }),
+  });
 }
 
 function open(file: string, flags: number, mode: number): Promise<number> {
@@ -272,7 +277,9 @@ export class UndoFileReader implements UndoSource {
   static async #read(file: string, fd: number): Promise<UndoFileReader> {
     const stat = fs.fstatSync(fd);
     const end = stat.size - undoTrailerSize;
-    if (!stat.isFile()) throw new HastError('HAST_E_CORRUPT', `${file} is not an undo file`);
+    if (!stat.isFile()) {
+      throw new HastError('HAST_E_CORRUPT', `${file} is not an undo file`, { hint: anotherFile });
+    }
     const header = Buffer.alloc(undoHeaderSize);
     const part = Math.min(stat.size, header.length);
     await step('read', file, (done) => readAll(fd, header, 0, part, 0, done));
@@ -284,7 +291,9 @@ export class UndoFileReader implements UndoSource {
     const trailer = decodeUndoTrailer(raw);
     if (trailer.headerChecksum !== undoHeaderChecksum(header) ||
         end !== undoHeaderSize + trailer.count * undoRecordSize + trailer.bytes) {
-      throw new HastError('HAST_E_CORRUPT', 'head and end of the undo file do not belong together');
+      throw new HastError('HAST_E_CORRUPT', 'head and end of the undo file do not fit', {
+        hint: anotherFile,
+      });
     }
     return new UndoFileReader(file, fd, info, trailer, end);
   }

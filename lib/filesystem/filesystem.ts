@@ -86,5 +86,7 @@ export async function unmountFilesystem(mountPoint: string): Promise<string | nu
 }
 
 function failure(what: string, result: ToolResult): HastError {
-  return new HastError('HAST_E_IO', `${what}: ${lastWords(result)}`);
+  return new HastError('HAST_E_IO', `${what}: ${lastWords(result)}`, {
+    hint: 'see the kernel log (dmesg), mend that, then the same command again',
+  });
 }

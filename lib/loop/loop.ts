@@ -133,7 +133,7 @@ async function resolveFar(file: string): Promise<string> {
 export function loopName(device: string): string {
   const name = path.basename(device);
   if (path.dirname(device) !== '/dev' || !/^loop\d+$/.test(name)) {
-    throw new HastError('HAST_E_DEVICE', `not a loop device: ${device}`);
+    throw new HastError('HAST_E_DEVICE', `not a loop device: ${device}`, { hint: 'losetup -a' });
   }
   return name;
 }

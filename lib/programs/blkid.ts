@@ -13,7 +13,9 @@ export async function probe(path: string): Promise<ReadonlyMap<string, string> |
   if (result.code === nothing && result.stderr.trim() === '') return null;
   if (result.code === ambivalent) return 'several';
   if (result.code !== 0) {
-    throw new HastError('HAST_E_DEVICE', `cannot look at ${path}: ${lastWords(result)}`);
+    throw new HastError('HAST_E_DEVICE', `cannot look at ${path}: ${lastWords(result)}`, {
+      hint: 'see the kernel log: dmesg',
+    });
   }
   return new Map(result.stdout.split('\n').map((line) => {
     const at = line.indexOf('=');

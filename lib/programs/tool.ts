@@ -36,6 +36,7 @@ export function runTool(
     let leave: NodeJS.Timeout | undefined;
     const late = new HastError(
       'HAST_E_TIMEOUT', `${program} did not end within ${Math.round(timeoutMs / 1000)} s`,
+      { hint: 'see the kernel log (dmesg): a disk may hang' },
     );
     const bound = setTimeout(() => {
       child.kill('SIGKILL');
@@ -54,13 +55,18 @@ export function runTool(
       settle();
       const isAbsent = errnoName(cause) === 'ENOENT';
       const why = isAbsent ? 'is not installed' : `cannot be run: ${cause.message}`;
-      reject(new HastError('HAST_E_DEVICE', `${program} ${why}`, { cause }));
+      const hint = `install ${program}: apt install util-linux e2fsprogs mount fuse3, as needed`;
+      reject(new HastError('HAST_E_DEVICE', `${program} ${why}`, { cause, hint }));
     });
     child.once('close', (code, signal) => {
       settle();
       if (leave !== undefined) reject(late);
       else if (code !== null) resolve({ code, stdout: stdout(), stderr: stderr() });
-      else reject(new HastError('HAST_E_DEVICE', `${program} was ended by ${String(signal)}`));
+      else {
+        reject(new HastError('HAST_E_DEVICE', `${program} was ended by ${String(signal)}`, {
+          hint: 'the same command again; journalctl -k says if memory ran out',
+        }));
+      }
     });
   });
 }

@@ -185,7 +185,7 @@ t.test('undo file: cut short or too long is not sealed', async (t) => {
   fs.writeFileSync(file, Buffer.concat([whole, Buffer.alloc(1)]));
   t.match(await codeOf(UndoFileReader.open(file)), /not sealed/);
   fs.writeFileSync(file, Buffer.concat([whole, whole.subarray(-64)]));
-  t.match(await codeOf(UndoFileReader.open(file)), /do not belong together/);
+  t.match(await codeOf(UndoFileReader.open(file)), /do not fit/);
   const missing = path.join(path.dirname(file), 'missing');
   t.match(await codeOf(UndoFileReader.open(missing)), /HAST_E_DEVICE .*ENOENT/);
   t.match(await codeOf(UndoFileReader.open(path.dirname(file))), /is not an undo file/);
