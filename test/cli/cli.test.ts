@@ -230,7 +230,8 @@ it('formats: the table, the list and sizes', async (test) => {
 it('errors: one line each, an exit code for each', async (test) => {
   const refused = new HastError('HAST_E_PROMOTE_REFUSED', 'not safe', { hint: 'wait' });
   test.equal(errorLine('hastctl', refused), 'hastctl: error: not safe; try: wait\n');
-  test.equal(errorLine('hastd', new HastError('HAST_E_IO', 'a\n  b')), 'hastd: error: a; b\n');
+  const lines = new HastError('HAST_E_IO', 'a\n  b', { hint: 'c' });
+  test.equal(errorLine('hastd', lines), 'hastd: error: a; b; try: c\n');
   const cause = Object.assign(new Error('gone'), { code: 'ENOENT' });
   test.same([
     refused, new HastError('HAST_E_DEVICE', 'x', { cause }), new HastError('HAST_E_DEVICE', 'x'),
