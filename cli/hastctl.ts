@@ -25,6 +25,7 @@ const map = () => import('./map-command.ts');
 const mounts = () => import('./up-command.ts');
 const orders = () => import('./order-commands.ts');
 const switchover = () => import('./switchover-command.ts');
+const top = () => import('./top-command.ts');
 const units = () => import('./install-units.ts');
 const upgrade = () => import('./upgrade-command.ts');
 const waiting = () => import('./wait-command.ts');
@@ -121,6 +122,10 @@ function addViews(program: Command, run: Run): void {
     .description('the present state, then every change as it happens; --json: one object a line')
     .argument('[name...]', "resources; default: 'all'")
     .action((names: string[]) => run(events, (its, context) => its.eventsCommand(context, names)));
+  program.command('top')
+    .description('a full screen: throughput, latency and queues; arrows choose, q ends')
+    .argument('[name...]', "resources; default: 'all'")
+    .action((names: string[]) => run(top, (its, context) => its.topCommand(context, names)));
   program.command('map')
     .description('a picture of the volume: what the copies lack of each other')
     .argument('<name>', 'resource')

@@ -41,7 +41,7 @@ _hastctl() {
     case $command in
         '')
             words='attach check create detach down dump events help install-units list map peer-gone
-                resolve resync role status switchover undo up upgrade wait'
+                resolve resync role status switchover top undo up upgrade wait'
             options='--config --node --json --debug --version'
             ;;
         check) options='--peer' ;;
