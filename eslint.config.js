@@ -4,7 +4,7 @@ import tseslint from 'typescript-eslint';
 export default tseslint.config(
   { ignores: ['dist/', 'node_modules/', '.tap/'] },
   {
-    files: ['lib/**/*.ts', 'cli/**/*.ts', 'docker/**/*.ts', 'test/**/*.ts'],
+    files: ['lib/**/*.ts', 'cli/**/*.ts', 'docker/**/*.ts', 'man/**/*.ts', 'test/**/*.ts'],
     languageOptions: {
       parser: tseslint.parser,
       parserOptions: { projectService: true, tsconfigRootDir: import.meta.dirname },

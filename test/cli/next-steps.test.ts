@@ -10,6 +10,8 @@ import { fileURLToPath } from 'node:url';
 import t from 'tap';
 import { errorJson, errorLine } from '../../cli/report.ts';
 import { HastError, nextStep } from '../../lib/base/errors.ts';
+import { plainNode } from '../daemon/world.ts';
+import { runHastctl } from '../fixtures/many-runs.ts';
 
 /** Bugs, and what a peer or a client says that is not of this protocol. */
 const usual = ['HAST_E_INTERNAL', 'HAST_E_PROTOCOL', 'HAST_E_CHECKSUM'];
@@ -75,22 +77,27 @@ t.test('next steps: what is printed always has one', async (t) => {
 });
 
 t.test('next steps: a wrong command line, of both programs', async (t) => {
-  const run = (program: string, ...args: string[]) => spawnSync(process.execPath, [
-    fileURLToPath(new URL(`../../cli/${program}.js`, import.meta.url)), ...args,
-  ], { encoding: 'utf8' });
-  for (const [program, ...args] of [
-    ['hastctl', 'statsu'], ['hastctl', 'status', '--jsno'], ['hastctl', 'role'],
-    ['hastctl', 'resolve', 'a'], ['hastctl', 'wait', 'a', '--synced', '--timeout', 'x'],
-    ['hastctl', 'wait', 'a'], ['hastctl', 'create', 'a', '-m', 'big'], ['hastctl', '-c'],
-    ['hastd', '--foo'], ['hastd', '-c'], ['hastd', 'start'],
-  ] as [string, ...string[]][]) {
-    const { status, stderr } = run(program, ...args);
-    t.equal(status, 64, `${program} ${args.join(' ')}: ${stderr}`);
+  const wrong = [
+    ['statsu'], ['status', '--jsno'], ['role'], ['resolve', 'a'], ['wait', 'a'], ['-c'],
+    ['wait', 'a', '--synced', '--timeout', 'x'], ['create', 'a', '-m', 'big'],
+    ['up', 'a', '--wait', 'x'], ['resync', 'a', 'b'], ['check', 'more'],
+  ];
+  const judge = (program: string, args: string[], code: number | null, stderr: string): void => {
+    t.equal(code, 64, `${program} ${args.join(' ')}: ${stderr}`);
     t.match(stderr, new RegExp(`^${program}: error: .+; try: .+\n$`), args.join(' '));
+  };
+  for (const [index, { code, stderr }] of runHastctl(wrong).entries()) {
+    judge('hastctl', wrong[index] ?? [], code, stderr);
   }
-  for (const program of ['hastctl', 'hastd']) {
-    for (const flag of ['--version', '-V']) {
-      t.match(run(program, flag), { status: 0, stdout: /^hast-linux \d+\.\d+\.\d+\n$/ });
-    }
+  const [version] = runHastctl([['--version']]);
+  t.match(version, { code: 0, stdout: /^hast-linux \d+\.\d+\.\d+\n$/ });
+  const hastd = fileURLToPath(new URL('../../cli/hastd.js', import.meta.url));
+  for (const args of [['--foo'], ['start']]) {
+    const { status, stderr } = spawnSync('env', [...plainNode, hastd, ...args], {
+      encoding: 'utf8',
+    });
+    judge('hastd', args, status, stderr);
   }
+  const own = spawnSync('env', [...plainNode, hastd, '-V'], { encoding: 'utf8' });
+  t.equal(own.stdout, version?.stdout);
 });
