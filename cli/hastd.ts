@@ -1,10 +1,8 @@
 #!/usr/bin/env node
 /** hastd: see `hastd -h`. Without -F it returns when the control socket answers. */
-import * as fs from 'node:fs/promises';
 import * as path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { Command, CommanderError } from 'commander';
-import { HastError } from '../lib/base/errors.ts';
 import { defaults } from '../lib/config/limits.ts';
 import type { LoadResult } from '../lib/config/load.ts';
 import { loadConfig } from '../lib/config/load.ts';
@@ -67,13 +65,8 @@ async function background(options: Options, choice: ConfigChoice, pidfile: strin
   const explain = (text: string): void => void process.stderr.write(text);
   const config = readConfig(choice, explain);
   const { rundir, control } = config;
-  try {
-    await fs.mkdir(rundir, { recursive: true });
-  } catch (cause) {
-    throw new HastError('HAST_E_IO', `cannot make the directory ${rundir}`, {
-      cause, hint: "run hastd as root, or change 'rundir'",
-    });
-  }
+  const { ownDirectory, rundirMode } = await import('../lib/daemon/safe-files.ts');
+  await ownDirectory(rundir, rundirMode, 'rundir');
   const args = ['-F', '-c', choice.file];
   if (choice.node !== undefined) args.push('--node', choice.node);
   if (pidfile !== undefined) args.push('-P', pidfile);

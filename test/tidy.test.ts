@@ -55,7 +55,7 @@ const packageOwners: Record<string, readonly string[]> = {
   echarts: ['test/bench/chart.ts'],
   tap: ['test'],
   'fast-check': ['test'],
-  typescript: ['test/tidy.test.ts', 'test/sim/mutate.ts'],
+  typescript: ['test/tidy.test.ts', 'test/supply.test.ts', 'test/sim/mutate.ts'],
 };
 
 const pureFolders = ['lib/base', 'lib/format', 'lib/core'];

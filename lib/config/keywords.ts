@@ -17,6 +17,7 @@ export type ValueKind =
   | 'directory'
   | 'program'
   | 'name'
+  | 'group'
   | 'options'
   | 'choice'
   | 'switch'
@@ -53,6 +54,7 @@ const path = 'an absolute path';
 
 export const keywords: Readonly<Record<string, Keyword>> = {
   control: { levels: nodeWide, kind: 'control', expects: "a unix socket: 'uds:///PATH'" },
+  'control-group': { levels: nodeWide, kind: 'group', expects: 'a group of this machine' },
   pidfile: { levels: nodeWide, kind: 'path', expects: path },
   listen: { levels: nodeWide, kind: 'listen', expects: "an address: 'tcp://HOST[:PORT]'" },
   rundir: { levels: nodeWide, kind: 'directory', expects: path },

@@ -68,6 +68,8 @@ export interface Config {
   /** This node's name as the file knows it. */
   node: string;
   control: Extract<Address, { path: string }>;
+  /** Who beside root may use the control socket; null: nobody. */
+  controlGroup: { name: string; gid: number } | null;
   pidfile: string;
   rundir: string;
   devdir: string;

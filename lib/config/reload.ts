@@ -56,6 +56,7 @@ const daemonFields: Readonly<Record<Exclude<keyof Config, 'listen' | 'resources'
   file: true,
   node: false,
   control: false,
+  controlGroup: false,
   pidfile: false,
   rundir: false,
   devdir: false,

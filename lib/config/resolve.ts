@@ -8,6 +8,7 @@ import type { NetworkInterfaceInfo } from 'node:os';
 import * as posix from 'node:path/posix';
 import { canonicalIp, formatAddress, isRefusal, isWildcard, parseAddress } from './address.ts';
 import type { TcpAddress } from './address.ts';
+import { groupId } from './groups.ts';
 import { defaults, limits } from './limits.ts';
 import type { Compression, Config, ResourceConfig } from './model.ts';
 import { mountConfig } from './mount.ts';
@@ -59,6 +60,7 @@ export function resolve(tree: RawTree, context: ResolveContext): Resolved {
     file: context.file,
     node: nodeName(tree, context.names),
     control: control(settings, rundir, context.problems),
+    controlGroup: controlGroup(settings, context.problems),
     pidfile: posix.normalize(pidfile),
     rundir,
     devdir: directory(settings.value<string>('devdir', defaults.devdir)),
@@ -114,6 +116,16 @@ function control(settings: Settings, rundir: string, problems: Problems): Config
     );
   }
   return { family: 'uds', path };
+}
+
+function controlGroup(settings: Settings, problems: Problems): Config['controlGroup'] {
+  const name = settings.value<string>('control-group', '');
+  if (name === '') return null;
+  const gid = groupId(name);
+  if (gid !== null) return { name, gid };
+  const hint = 'make it (groupadd), or give the number of a group that is not in /etc/group';
+  problems.error(settings.at('control-group') ?? nowhere, `there is no group '${name}'`, hint);
+  return null;
 }
 
 interface Listener {

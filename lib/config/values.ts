@@ -10,6 +10,9 @@ import { quote } from './problems.ts';
 export type NameKind = 'resource-name' | 'node-name';
 
 const resourceName = /^[A-Za-z0-9][A-Za-z0-9._-]*$/;
+const groupName = /^[A-Za-z0-9_][A-Za-z0-9._-]*$/;
+/** As useradd(8) has it. */
+const groupBytesMax = 32;
 const nodeName = /^[A-Za-z0-9_][A-Za-z0-9._-]*$/;
 
 /** Why `text` is no value of this kind; null if it is one. */
@@ -37,6 +40,8 @@ export function refuseValue(kind: ValueKind | NameKind, text: string): Refusal |
       return refuseName(text, resourceName, limits.resourceNameBytesMax, 'a letter or digit');
     case 'node-name':
       return refuseName(text, nodeName, limits.nodeNameBytesMax, "a letter, digit or '_'");
+    case 'group':
+      return refuseName(text, groupName, groupBytesMax, "a letter, digit or '_'");
     case 'options':
       return refuseOptions(text);
     case 'bytes':

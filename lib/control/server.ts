@@ -14,6 +14,8 @@ import { parseRequest } from './validate.ts';
 
 export interface ControlServerOptions {
   path: string;
+  /** Number of the group that may connect beside root; null: none. */
+  group?: number | null;
   log: Logger;
   /** Answers a request; what it throws becomes the error reply. Must end in bounded time. */
   handle(request: ControlRequest): Promise<ReplyOf[keyof ReplyOf]>;
@@ -57,6 +59,7 @@ export async function startControlServer(options: ControlServerOptions): Promise
     void serve(socket, options, followers);
   });
   await listen(server, options.path);
+  if (options.group != null) await admit(server, options.path, options.group);
   server.on('error', (error) => {
     options.log.error({ error: errorText(error) }, 'the control socket failed');
   });
@@ -115,6 +118,19 @@ function listen(server: net.Server, path: string): Promise<void> {
       process.umask(mask);
     }
   });
+}
+
+/** The group first: in between nobody gets in who must not. */
+async function admit(server: net.Server, path: string, group: number): Promise<void> {
+  try {
+    await fs.chown(path, process.getuid?.() ?? 0, group);
+    await fs.chmod(path, 0o660);
+  } catch (cause) {
+    server.close();
+    throw new HastError('HAST_E_IO', `the control socket cannot be given to group ${group}`, {
+      cause, hint: "run hastd as root, or take 'control-group' out",
+    });
+  }
 }
 
 async function removeStale(path: string): Promise<void> {

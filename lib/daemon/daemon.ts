@@ -34,6 +34,7 @@ import { PeerAddresses } from './peer-addresses.ts';
 import type { Pidfile } from './pidfile.ts';
 import { takePidfile } from './pidfile.ts';
 import { release } from './release.ts';
+import { ownDirectory, rundirMode } from './safe-files.ts';
 import { isStopping } from './supervisor-orders.ts';
 import { Supervisor } from './supervisor.ts';
 import { Switchovers } from './switchovers.ts';
@@ -73,7 +74,6 @@ const startedAt = Date.now();
 const settleMs = 60_000;
 /** The answer is out by then, and the log. */
 const answerMs = 200;
-const rundirMode = 0o755;
 const devdirMode = 0o755;
 
 export class Daemon {
@@ -263,9 +263,9 @@ export class Daemon {
   // --- start and end
 
   async #open(): Promise<void> {
-    const { rundir, devdir, pidfile, control, listen } = this.#config;
-    await makeDirectory(rundir, rundirMode);
-    await makeDirectory(devdir, devdirMode);
+    const { rundir, devdir, pidfile, control, controlGroup, listen } = this.#config;
+    await ownDirectory(rundir, rundirMode, 'rundir');
+    await ownDirectory(devdir, devdirMode, 'devdir');
     await fs.mkdir(path.dirname(pidfile), { recursive: true }).catch(() => undefined);
     this.#pidfile = await takePidfile(pidfile);
     let open = (): void => undefined;
@@ -276,6 +276,7 @@ export class Daemon {
     // Before any worker is taken over: not from a hastd that lives, and answers there.
     this.#control = await startControlServer({
       path: control.path,
+      group: controlGroup?.gid ?? null,
       log: this.#log,
       handle: async (request) => {
         await opened;
@@ -449,15 +450,5 @@ export class Daemon {
     for (const name of plan.removed) this.#supervisors.delete(name);
     this.#config = next;
     for (const resource of plan.added) this.#add(resource);
-  }
-}
-
-async function makeDirectory(directory: string, mode: number): Promise<void> {
-  try {
-    await fs.mkdir(directory, { recursive: true, mode });
-  } catch (cause) {
-    throw new HastError('HAST_E_IO', `cannot make the directory ${directory}`, {
-      cause, hint: "run hastd as root, or change 'rundir' and 'devdir'",
-    });
   }
 }

@@ -8,6 +8,7 @@ import * as path from 'node:path';
 import { errnoName, errorText, HastError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import type { KeptSink, UndoStore } from '../core/ports.ts';
+import { ownDirectory } from './safe-files.ts';
 import type { UndoFiles, UndoInfo, UndoWriter } from './worker-orders.ts';
 
 /** A directory with so many files of one generation wants a person. */
@@ -35,7 +36,7 @@ export class KeptFiles implements UndoStore {
   }
 
   async #make(directory: string, info: UndoInfo): Promise<KeptSink> {
-    await fs.promises.mkdir(directory, { recursive: true, mode: directoryMode });
+    await ownDirectory(directory, directoryMode, 'undo-directory');
     const generation = info.generation.toString(16).padStart(16, '0');
     const stem = path.join(directory, `${info.resource}-${generation}`);
     for (let number = 1; ; number++) {

@@ -4,13 +4,16 @@
  * Why a start failed comes back over an IPC channel that is closed as soon as it succeeded.
  */
 import * as childProcess from 'node:child_process';
-import * as fs from 'node:fs/promises';
-import { HastError, errnoName } from '../base/errors.ts';
+import { constants } from 'node:fs';
+import type * as fs from 'node:fs/promises';
+import { HastError } from '../base/errors.ts';
 import { callDaemon } from '../control/client.ts';
 import type { ControlFailure } from '../control/messages.ts';
 import { fromFailure, toFailure } from '../control/messages.ts';
 import { within } from './deadline.ts';
+import { openOwn } from './safe-files.ts';
 
+const { O_WRONLY, O_APPEND, O_CREAT } = constants;
 const launchedVariable = 'HAST_LAUNCHED';
 const logFileMode = 0o640;
 const startMs = 30_000;
@@ -73,15 +76,9 @@ function outcome(child: childProcess.ChildProcess, logFile: string): Promise<voi
   });
 }
 
-async function openLog(file: string): Promise<fs.FileHandle> {
-  try {
-    return await fs.open(file, 'a', logFileMode);
-  } catch (cause) {
-    throw new HastError(
-      'HAST_E_IO', `cannot open the log ${file} (${errnoName(cause) ?? 'unknown error'})`,
-      { cause, hint: "run hastd as root, or change 'rundir'" },
-    );
-  }
+function openLog(file: string): Promise<fs.FileHandle> {
+  const hint = "run hastd as root, or change 'rundir'";
+  return openOwn(file, O_WRONLY | O_APPEND | O_CREAT, logFileMode, 'the log', hint);
 }
 
 /** The launched side. Does nothing in a daemon that was started in the foreground. */

@@ -3,12 +3,16 @@
  * drops it when the daemon ends, however it ends, so a file left behind never blocks a start and
  * a recycled pid never does either.
  */
+import { constants as fsConstants } from 'node:fs';
 import * as fs from 'node:fs/promises';
 import * as os from 'node:os';
-import { HastError, errnoName } from '../base/errors.ts';
+import { HastError } from '../base/errors.ts';
 import { flockExclusive } from '../base/libc.ts';
+import { openOwn } from './safe-files.ts';
 
+const { O_RDWR, O_CREAT } = fsConstants;
 const retryMax = 5;
+const openHint = 'run hastd as root, or name another file with -P PIDFILE';
 
 export interface Pidfile {
   /** Removes the file and gives the lock up. */
@@ -18,7 +22,7 @@ export interface Pidfile {
 /** Throws HAST_E_BUSY, naming the pid, where another daemon holds the file. */
 export async function takePidfile(path: string): Promise<Pidfile> {
   for (let attempt = 0; attempt < retryMax; attempt++) {
-    const file = await openPidfile(path);
+    const file = await openOwn(path, O_RDWR | O_CREAT, 0o644, 'the pidfile', openHint);
     try {
       if (!lock(file)) throw await heldError(path);
       // The former holder may have removed the file between our open and our lock.
@@ -36,17 +40,6 @@ export async function takePidfile(path: string): Promise<Pidfile> {
   throw new HastError('HAST_E_BUSY', `the pidfile ${path} keeps being replaced`, {
     hint: 'several hastd are being started: start one',
   });
-}
-
-async function openPidfile(path: string): Promise<fs.FileHandle> {
-  try {
-    return await fs.open(path, fs.constants.O_RDWR | fs.constants.O_CREAT, 0o644);
-  } catch (cause) {
-    throw new HastError(
-      'HAST_E_IO', `cannot open the pidfile ${path} (${errnoName(cause) ?? 'unknown error'})`,
-      { cause, hint: 'run hastd as root, or name another file with -P PIDFILE' },
-    );
-  }
 }
 
 /** False where somebody else holds the lock. */

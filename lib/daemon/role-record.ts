@@ -59,7 +59,8 @@ export class RoleRecordFile {
       } else {
         const fresh = `${this.#path}.new`;
         fs.mkdirSync(path.dirname(fresh), { recursive: true, mode: workerFolderMode });
-        fs.writeFileSync(fresh, text, { mode: recordMode });
+        fs.rmSync(fresh, { force: true });
+        fs.writeFileSync(fresh, text, { mode: recordMode, flag: 'wx' });
         fs.renameSync(fresh, this.#path);
       }
       this.#written = text;

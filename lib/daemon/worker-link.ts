@@ -12,6 +12,7 @@ import { openProcess, reapChild, signalProcess, takeDescriptor } from '../base/l
 import { within } from './deadline.ts';
 import { MessageSocket } from './message-socket.ts';
 import { isAlive } from './process-state.ts';
+import { withFewRights } from './worker-rights.ts';
 import {
   adoptionVersion, type ParentMessage, type WorkerMemo, type WorkerMessage,
 } from './worker-protocol.ts';
@@ -57,7 +58,10 @@ export class ChildLink implements WorkerLink {
 
   /** `fuseFd` becomes descriptor 3 of the worker; null where it mounts by itself. */
   constructor(program: WorkerProgram, fuseFd: number | null) {
-    this.#child = childProcess.spawn(program.command, program.args, {
+    // fuse-native mounts, for which it needs what others do not.
+    const { command, args } = fuseFd === null
+      ? program : withFewRights(program.command, program.args);
+    this.#child = childProcess.spawn(command, args, {
       stdio: ['ignore', 'inherit', 'inherit', fuseFd ?? 'ignore', 'ipc'],
       env: { ...process.env, UV_THREADPOOL_SIZE: threadPoolSize },
       serialization: 'advanced', // the preface travels as bytes

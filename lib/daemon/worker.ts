@@ -23,6 +23,7 @@ import { holdMountNamespace } from './mount-namespace.ts';
 import { ParentLink } from './parent-link.ts';
 import { Runner } from './runner.ts';
 import { workerFile } from './worker-files.ts';
+import { leaveMemoryOutOfDumps } from './worker-rights.ts';
 import {
   adoptionVersion, type Order, type ParentMessage, type StartMessage, type WorkerMemo,
   type WorkerMessage,
@@ -317,6 +318,7 @@ function receive(message: ParentMessage, socket: net.Socket | undefined): void {
   }
 }
 
+leaveMemoryOutOfDumps();
 holdMountNamespace();
 const parent = new ParentLink({
   receive: (message, socket) => {

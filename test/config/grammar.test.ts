@@ -35,6 +35,7 @@ resource shared {
 
 const sampleValues: Readonly<Record<string, string>> = {
   control: 'uds:///tmp/ctl',
+  'control-group': 'root',
   pidfile: '/tmp/pid',
   listen: 'tcp://10.0.0.1',
   rundir: '/tmp/run',
@@ -177,7 +178,7 @@ t.test('grammar: guesses', async (t) => {
   t.equal(hint('Timeout 3'), "did you mean 'timeout'?");
   t.equal(hint('tiemout 3'), "did you mean 'timeout'?");
   t.equal(hint('remot none'), "did you mean 'remote'? it belongs in an 'on' section of a resource");
-  t.match(hint('zzzzzzzz 3'), /^allowed here: control, pidfile, listen/);
+  t.match(hint('zzzzzzzz 3'), /^allowed here: control, control-group, pidfile/);
   t.match(load('resource a { replication fullsnyc }').problems.at(-1)?.hint,
     /^did you mean 'fullsync'\? expected 'fullsync', 'memsync'/);
 });

@@ -56,6 +56,7 @@ t.test('load: the short example, and every default', async (t) => {
     file: 'hast.conf',
     node: 'h1',
     control: { family: 'uds', path: '/run/hast/hastctl.sock' },
+    controlGroup: null,
     pidfile: '/run/hast/hastd.pid',
     rundir: '/run/hast',
     devdir: '/dev/hast',

@@ -181,6 +181,7 @@ export function nodeConfig(directory: string, more: Partial<Config> = {}): Confi
     file: path.join(directory, 'hast.conf'),
     node: 'h1',
     control: { family: 'uds', path: path.join(rundir, 'hastctl.sock') },
+    controlGroup: null,
     pidfile: path.join(rundir, 'hastd.pid'),
     rundir,
     devdir: path.join(directory, 'dev'),
