@@ -75,6 +75,14 @@ t.test('supply: versions are pinned, and no script runs at installation', async 
   t.match(stdout, /node_modules\/@koromix\/koffi-linux-/);
 });
 
+t.test('security: the tests that docs/security.md names are there', async (t) => {
+  const text = fs.readFileSync('docs/security.md', 'utf8');
+  const named = [...text.matchAll(/test\/[a-z0-9/-]+\.test\.ts/g)].map(([file]) => file);
+  t.ok(new Set(named).size >= 7, 'several');
+  for (const file of named) t.ok(fs.existsSync(file), file);
+  t.ok(fs.existsSync('SECURITY.md'));
+});
+
 /** Calls that would start a shell, or run text. */
 function dangers(file: string, text: string): string[] {
   const source = ts.createSourceFile(file, text, ts.ScriptTarget.ES2023, true);
