@@ -9,6 +9,7 @@ import type { Context } from './output.ts';
 import {
   chooseResources, configOf, print, printJson, reportError, resourceNames,
 } from './output.ts';
+import { withProgress } from './progress.ts';
 import { inColumns, isForPeople, paintOut } from './terminal.ts';
 
 export interface CreateOptions {
@@ -32,9 +33,9 @@ export async function createCommand(
   const results: object[] = [];
   for (const { name, local } of chooseResources(configOf(context), names)) {
     try {
-      const result = await createCopy({
+      const result = await withProgress(context, `${name}: create`, () => createCopy({
         resource: name, local, extentSize, keepDirty, mediaSize, force, assumeClean,
-      });
+      }));
       results.push({ schema: 1, name, local, ...result });
     } catch (error) {
       // A size that this disk cannot have is wrong data, not a wrong command line.

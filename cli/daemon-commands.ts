@@ -70,7 +70,11 @@ export async function roleCommand(
     }
   }
   const command: ControlCommand = { command: 'role', role: to, resources, force };
-  const { results } = await ask(context, config, command, roleMs(config));
+  const { withProgress } = await import('./progress.ts');
+  const { results } = await withProgress(
+    context, `role ${to}`, () => ask(context, config, command, roleMs(config)),
+    { watch: () => statusOf(context, resources) },
+  );
   if (context.json) printJson(results);
   let code: number = ExitCode.ok;
   for (const result of results) {

@@ -7,11 +7,12 @@ import type {
   ControlCommand, OrderResult, Resolution, ResolveSide,
 } from '../lib/control/messages.ts';
 import { fromFailure } from '../lib/control/messages.ts';
-import { ask, roleExtraMs } from './daemon-commands.ts';
+import { ask, roleExtraMs, statusOf } from './daemon-commands.ts';
 import { ExitCode, exitCodeOf } from './exit-codes.ts';
 import { sized } from './format-status.ts';
 import type { Context } from './output.ts';
 import { configOf, print, printJson, reportError, resourceNames } from './output.ts';
+import { withProgress } from './progress.ts';
 
 export interface ResolveOptions {
   discardLocal?: true;
@@ -62,7 +63,11 @@ async function giveOrder(
 ): Promise<number> {
   const config = configOf(context);
   const timeoutMs = command.command === 'undo' ? copyMs : boundOf(config);
-  const { results } = await ask(context, config, command, timeoutMs);
+  const names = 'resource' in command ? [command.resource] : [...command.resources];
+  const { results } = await withProgress(
+    context, command.command, () => ask(context, config, command, timeoutMs),
+    { watch: () => statusOf(context, names) },
+  );
   if (context.json) printJson(results);
   let code: number = ExitCode.ok;
   for (const result of results) {
@@ -102,7 +107,10 @@ export async function resolveCommand(
   const dryRun = options.dryRun === true;
   const config = configOf(context);
   const command = { command: 'resolve', resource, discard, dryRun, undo } as const;
-  const { resolution } = await ask(context, config, command, copyMs);
+  const { resolution } = await withProgress(
+    context, `${resource}: resolve`, () => ask(context, config, command, copyMs),
+    { watch: () => statusOf(context, [resource]) },
+  );
   const result = { name: resource, discard, dryRun, undo, ...resolution };
   if (context.json) printJson({ schema: 1, ...result });
   else print(formatResolution(result));

@@ -2,6 +2,7 @@
 import { errorText } from '../lib/base/errors.ts';
 import type { Context } from './output.ts';
 import { print } from './output.ts';
+import { withProgress } from './progress.ts';
 
 export interface Step {
   step: string;
@@ -23,8 +24,6 @@ export interface StepsResult {
   error: unknown;
 }
 
-/** A step that takes longer says that it is under way. */
-const slowMs = 10_000;
 const stepWidth = 15;
 const timeWidth = 9;
 
@@ -46,16 +45,10 @@ export class Steps {
 
   async run(step: string, work: () => Promise<StepResult | void>): Promise<void> {
     const startedAt = performance.now();
-    const slow = setTimeout(() => {
-      if (!this.#context.json) process.stderr.write(`${this.name}: ${step} is under way\n`);
-    }, slowMs);
-    try {
-      const { already = false, note = '' } = await work() ?? {};
-      const seconds = Math.round(performance.now() - startedAt) / 1000;
-      this.add({ step, seconds, already, note });
-    } finally {
-      clearTimeout(slow);
-    }
+    const done = await withProgress(this.#context, `${this.name}: ${step}`, work);
+    const { already = false, note = '' } = done ?? {};
+    const seconds = Math.round(performance.now() - startedAt) / 1000;
+    this.add({ step, seconds, already, note });
   }
 
   add(step: Step): void {

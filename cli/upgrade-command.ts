@@ -7,6 +7,7 @@ import { ask } from './daemon-commands.ts';
 import { ExitCode, exitCodeOf } from './exit-codes.ts';
 import type { Context } from './output.ts';
 import { configOf, print, printJson, reportError, resourceNames } from './output.ts';
+import { withProgress } from './progress.ts';
 
 const pingMs = 5000;
 /** hastd lets operations that are under way end first. */
@@ -19,11 +20,14 @@ const workersMs = 180_000;
 export async function upgradeCommand(context: Context, names: string[]): Promise<number> {
   const config = configOf(context);
   const before = await ask(context, config, { command: 'ping' }, pingMs);
-  await ask(context, config, { command: 'replace-hastd' }, replaceMs);
-  const after = await untilBack(context, config, before.startedAt);
+  await withProgress(context, 'hastd: upgrade', () =>
+    ask(context, config, { command: 'replace-hastd' }, replaceMs));
+  const after = await withProgress(context, 'hastd: start', () =>
+    untilBack(context, config, before.startedAt));
   const resources = resourceNames(names);
   const request = { command: 'replace-workers', resources } as const;
-  const { results } = await ask(context, config, request, workersMs);
+  const { results } = await withProgress(context, 'workers: upgrade', () =>
+    ask(context, config, request, workersMs));
   if (context.json) {
     printJson({ hastd: { before: before.release, after: after.release, pid: after.pid }, results });
   } else {

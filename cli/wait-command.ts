@@ -7,6 +7,7 @@ import { roleWord, statusOf } from './daemon-commands.ts';
 import { ExitCode } from './exit-codes.ts';
 import type { Context } from './output.ts';
 import { printJson, reportError } from './output.ts';
+import { withProgress } from './progress.ts';
 
 export interface WaitOptions {
   connected?: true;
@@ -41,21 +42,23 @@ export async function waitCommand(
   }
   const { timeout } = options;
   const seconds = timeout === undefined ? Infinity : secondsOption('--timeout', timeout);
-  const end = performance.now() + seconds * 1000;
-  for (;;) {
-    const resources = await statusOf(context, names);
-    const missing = resources.filter((resource) => !holds(resource, conditions));
-    if (missing.length === 0) {
-      if (context.json) printJson(resources);
-      return ExitCode.ok;
+  let last: ResourceStatus[] = [];
+  const missing = await withProgress(context, `waiting for ${names.join(' ')}`, async () => {
+    const end = performance.now() + seconds * 1000;
+    for (;;) {
+      last = await statusOf(context, names);
+      const lacking = last.filter((resource) => !holds(resource, conditions));
+      const left = end - performance.now();
+      if (lacking.length === 0 || left <= 0) return lacking;
+      await sleep(Math.min(pollMs, left));
     }
-    const left = end - performance.now();
-    if (left <= 0) {
-      reportError(context, late(missing, seconds));
-      return ExitCode.notReached;
-    }
-    await sleep(Math.min(pollMs, left));
+  }, { watch: async () => last });
+  if (missing.length > 0) {
+    reportError(context, late(missing, seconds));
+    return ExitCode.notReached;
   }
+  if (context.json) printJson(last);
+  return ExitCode.ok;
 }
 
 export function holds(resource: ResourceStatus, conditions: Conditions): boolean {

@@ -8,6 +8,7 @@ import * as path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
 import type { Test } from 'tap';
+import { progressText } from '../../cli/progress.ts';
 import { sparkline, bar, History, latency, topLines } from '../../cli/top-view.ts';
 import { painter } from '../../cli/terminal.ts';
 import { silentLogger } from '../../lib/base/log.ts';
@@ -131,6 +132,26 @@ t.test('events: hastd goes and comes back; a program that leaves ends it', { tim
     events.press('\u0003');
     await events.ends();
     t.equal(events.seen.code, 0);
+  });
+
+t.test('progress: a line on the terminal, wiped away at the end', { timeout: 60_000 },
+  async (t) => {
+    const { conf, start } = await world(t);
+    const daemon = await start();
+    t.teardown(() => daemon.stop());
+    const wait = onTerminal(t, conf, 'wait --synced alpha --timeout 3');
+    await wait.shows('waiting for alpha');
+    await wait.ends();
+    t.equal(wait.seen.code, 79);
+    const end = wait.seen.text.lastIndexOf('\r\u001b[K');
+    t.ok(end > wait.seen.text.lastIndexOf('waiting for alpha'));
+    t.match(wait.seen.text.slice(end), /error: not within 3 s/);
+    const copying = {
+      ...idleStatus(resourceConfig('a', {}), '', 'secondary', ''), status: 'syncing' as const,
+      syncPercent: 50, syncRate: 2 ** 20, syncEta: 90,
+    };
+    t.equal(progressText('a: undo', 61, [copying]),
+      `a: undo  1:01  ${bar(50, 24)} 50%, 1.0MB/s, 1:30 left`);
   });
 
 t.test('top: not without a terminal', async (t) => {
