@@ -94,7 +94,8 @@ function importsOf(text: string): string[] {
   const code = withoutComments(text);
   const statements = code.matchAll(/^(?:import|export)\b[^;'"]*?from '([^']+)'/gm);
   const calls = code.matchAll(/\b(?:import|require)\(\s*'([^']+)'/g);
-  return [...statements, ...calls].map((match) => match[1] as string);
+  const effects = code.matchAll(/^import '([^']+)'/gm);
+  return [...statements, ...calls, ...effects].map((match) => match[1] as string);
 }
 
 function layerOf(file: string): string | undefined {

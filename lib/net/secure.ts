@@ -88,7 +88,9 @@ export function secureAccepted(
       isAltered = !protocols.includes(name);
       return isAltered ? undefined : name;
     },
-    ...(psk === null ? {} : { pskCallback: (_: tls.TLSSocket, who: string) => who === identity ? psk : null }),
+    ...(psk === null ? {} : {
+      pskCallback: (_: tls.TLSSocket, who: string) => who === identity ? psk : null,
+    }),
   });
   server.on('tlsClientError', (error) => {
     end({ failed: isAltered ? alteredText : failureText(error, credentials) });
@@ -199,8 +201,9 @@ function judge(
   }
   return {
     answer: PrefaceAnswer.certificateName,
-    text: `the peer's certificate is for ${names}, and not for ${credentials.peers.join(' or ')}: ` +
-      "name the peer so in its 'on' section, or make a certificate for it (hastctl pair init)",
+    text: `the peer's certificate is for ${names}, and not for ` +
+      `${credentials.peers.join(' or ')}: name the peer so in its 'on' section, or make a ` +
+      'certificate for it (hastctl pair init)',
   };
 }
 

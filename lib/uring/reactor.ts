@@ -47,7 +47,7 @@ export class Reactor {
   /** Monotonic milliseconds (performance.now) of the next timer that must be in time, or null. */
   deadline: () => number | null = () => null;
   /**
-   * Node's loop has work that shows by no descriptor: turns are as short as can be, and none sleeps.
+   * Node's loop has work that shows by no descriptor: turns are as short as can be, none sleeps.
    */
   nodeIsBusy: () => boolean = () => false;
   /** Called at the end of each round, before what `later` named. */

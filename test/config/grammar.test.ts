@@ -83,7 +83,8 @@ function fileWith(statement: string, level: Level): string {
   return [
     at('global'),
     `on h1 { ${at('node')} }`,
-    `resource r { ${level === 'resource' ? local : 'local /dev/sdb'} ${mount} ${tls} ${at('resource')}`,
+    `resource r { ${level === 'resource' ? local : 'local /dev/sdb'} ${mount} ${tls}`,
+    at('resource'),
     `on h1 { ${remote} ${at('resource-node')} } }`,
   ].join('\n');
 }
