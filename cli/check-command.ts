@@ -11,6 +11,7 @@ import { ask } from './daemon-commands.ts';
 import { ExitCode } from './exit-codes.ts';
 import type { Context } from './output.ts';
 import { print, printJson } from './output.ts';
+import { inspectAuthentication } from './report.ts';
 
 export interface CheckOptions {
   peer?: true;
@@ -32,7 +33,7 @@ export async function checkCommand(
   context: Context, { peer: isPeer = false }: { peer?: boolean },
 ): Promise<number> {
   const { config, problems, format } = loadConfig({
-    ...context.config, inspectLocal: localProblem,
+    ...context.config, inspectLocal: localProblem, inspectAuthentication,
   });
   const notes = config === undefined ? [] : copyNotes(config.resources);
   const { file } = context.config;

@@ -121,6 +121,11 @@ function addOwnLines(
   add('peer role', resource.peerRole);
   const { protocol, protocolFeatures = [] } = resource;
   if (typeof protocol === 'number') add('protocol', [protocol, ...protocolFeatures].join(' '));
+  const { authentication, certificateExpires = null } = resource;
+  const until = certificateExpires === null ? ''
+    : `, certificate until ${new Date(certificateExpires * 1000).toISOString().slice(0, 10)}`;
+  const meaning = authentication === 'none' ? ' (unauthenticated, in clear text)' : until;
+  if (authentication !== undefined) add('authentication', `${authentication}${meaning}`);
   add('single copy writes', resource.singleCopyWrites);
   if (resource.keptFile !== null) {
     add('kept', `${sized(resource.keptBytes)} in ${resource.keptFile}`);

@@ -11,6 +11,7 @@ import type { MapOptions } from './map-command.ts';
 import type { ResolveOptions } from './order-commands.ts';
 import type { Context } from './output.ts';
 import { chooseConfig, errorJson, errorLine } from './report.ts';
+import type { PairOptions } from './pair-command.ts';
 import type { SwitchoverOptions } from './switchover-command.ts';
 import type { UpOptions } from './up-command.ts';
 import { usageError } from './usage-error.ts';
@@ -24,6 +25,7 @@ const events = () => import('./events-command.ts');
 const map = () => import('./map-command.ts');
 const mounts = () => import('./up-command.ts');
 const orders = () => import('./order-commands.ts');
+const pairs = () => import('./pair-command.ts');
 const switchover = () => import('./switchover-command.ts');
 const top = () => import('./top-command.ts');
 const units = () => import('./install-units.ts');
@@ -178,6 +180,16 @@ function addOrders(program: Command, run: Run): void {
     .option('--force', 'also over files that were changed by hand')
     .action((options: InstallOptions) =>
       run(units, (its, context) => its.installUnits(context, options)));
+  program.command('pair')
+    .description('make certificates for both nodes: init on one, join with its code on the other')
+    .argument('<action>', 'init or join')
+    .argument('[code]', 'join: what init printed on the other node')
+    .option('--directory <directory>', 'for the files (default: /etc/hast/tls)')
+    .option('--address <address>', 'init: of this node, for the other one (port 8458)')
+    .option('--minutes <n>', 'init: how long the code is valid (default: 10)')
+    .option('--force', 'replace the files that are there')
+    .action((action: string, code: string | undefined, options: PairOptions) =>
+      run(pairs, (its, context) => its.pairCommand(context, action, code, options)));
   program.command('wait')
     .description('return when everything asked for holds')
     .argument(...manyNames)

@@ -10,7 +10,7 @@ import type { Config } from '../lib/config/model.ts';
 import { release } from '../lib/daemon/release.ts';
 import { ExitCode, exitCodeOf } from './exit-codes.ts';
 import type { ConfigChoice } from './report.ts';
-import { chooseConfig, errorLine, readConfig } from './report.ts';
+import { chooseConfig, errorLine, inspectAuthentication, readConfig } from './report.ts';
 import { usageError } from './usage-error.ts';
 
 interface Options {
@@ -46,9 +46,9 @@ function withPidfile(config: Config, pidfile: string | undefined): Config {
 
 async function foreground(options: Options, choice: ConfigChoice, pidfile: string | undefined) {
   const explain = (text: string): void => void process.stderr.write(text);
-  const config = withPidfile(readConfig(choice, explain), pidfile);
+  const config = withPidfile(readConfig({ ...choice, inspectAuthentication }, explain), pidfile);
   const load = (): LoadResult => {
-    const loaded = loadConfig(choice);
+    const loaded = loadConfig({ ...choice, inspectAuthentication });
     if (loaded.config === undefined) return loaded;
     return { ...loaded, config: withPidfile(loaded.config, pidfile) };
   };
@@ -63,7 +63,7 @@ async function foreground(options: Options, choice: ConfigChoice, pidfile: strin
 
 async function background(options: Options, choice: ConfigChoice, pidfile: string | undefined) {
   const explain = (text: string): void => void process.stderr.write(text);
-  const config = readConfig(choice, explain);
+  const config = readConfig({ ...choice, inspectAuthentication }, explain);
   const { rundir, control } = config;
   const { ownDirectory, rundirMode } = await import('../lib/daemon/safe-files.ts');
   await ownDirectory(rundir, rundirMode, 'rundir');
@@ -87,8 +87,10 @@ async function main(): Promise<number> {
     // The daemon works in /: names given here are relative to where it was started.
     const choice = { file: path.resolve(file), node };
     const pidfile = options.pidfile === undefined ? undefined : path.resolve(options.pidfile);
-    if (options.test === true) readConfig(choice, (text) => process.stderr.write(text));
-    else if (options.foreground === true) await foreground(options, choice, pidfile);
+    if (options.test === true) {
+      const test = { ...choice, inspectAuthentication };
+      readConfig(test, (text) => process.stderr.write(text));
+    } else if (options.foreground === true) await foreground(options, choice, pidfile);
     else await background(options, choice, pidfile);
     return ExitCode.ok;
   } catch (error) {

@@ -3,6 +3,7 @@ import type { LoadOptions } from '../lib/config/load.ts';
 import { loadConfig } from '../lib/config/load.ts';
 import type { Config } from '../lib/config/model.ts';
 import { HastError, nextStep } from '../lib/base/errors.ts';
+import { inspectCredentials } from '../lib/net/credentials.ts';
 
 export function errorLine(program: string, error: unknown): string {
   const { message, hint } = errorFields(error);
@@ -23,6 +24,10 @@ function errorFields(error: unknown): { code: string; message: string; hint: str
   return { code: 'HAST_E_INTERNAL', message, hint: 'this is a bug: run it again with -d' };
 }
 
+/** For who works with the files of `tls` and `secret`, or checks them. */
+export const inspectAuthentication: LoadOptions['inspectAuthentication'] = (authentication) =>
+  authentication.kind === 'none' ? { stamp: '', problems: [] } : inspectCredentials(authentication);
+
 export interface ConfigChoice {
   file: string;
   node: string | undefined;
@@ -39,9 +44,10 @@ export function chooseConfig(options: { config?: string; node?: string }): Confi
 }
 
 /** Throws HAST_E_CONFIG_MISSING or HAST_E_CONFIG; `explain` gets every problem before. */
-export function readConfig(choice: ConfigChoice, explain: (text: string) => void): Config {
-  const options: LoadOptions = choice;
-  const { config, problems, format } = loadConfig(options);
+export function readConfig(
+  choice: LoadOptions, explain: (text: string) => void,
+): Config {
+  const { config, problems, format } = loadConfig(choice);
   if (config !== undefined) return config;
   const errors = problems.filter(({ severity }) => severity === 'error');
   const [first] = errors;

@@ -27,13 +27,14 @@ const mayImport: Record<string, readonly string[]> = {
     'lib/base', 'lib/format', 'lib/core/ports.ts', 'lib/core/superblock-store.ts', 'lib/uring',
     'lib/programs',
   ],
+  'lib/pairing': ['lib/base'],
   'lib/net': ['lib/base', 'lib/format', 'lib/core/ports.ts', 'lib/uring'],
   'lib/daemon': [
     'lib/base', 'lib/format', 'lib/core', 'lib/config', 'lib/control', 'lib/fuse', 'lib/loop',
     'lib/filesystem', 'lib/disk', 'lib/net', 'lib/uring', 'lib/programs',
   ],
   cli: ['lib/base', 'lib/format', 'lib/config', 'lib/control', 'lib/disk', 'lib/daemon', 'lib/loop',
-    'lib/filesystem', 'lib/fuse'],
+    'lib/filesystem', 'lib/fuse', 'lib/net', 'lib/pairing'],
   docker: ['lib/base', 'cli'],
   man: [],
   test: ['lib', 'cli', 'docker', 'man'],
@@ -44,6 +45,7 @@ const packageOwners: Record<string, readonly string[]> = {
   koffi: ['lib/base/libc.ts'],
   'fuse-native': ['lib/fuse/native-frontend.ts'],
   'lz4-napi': ['lib/net/lz4.ts'],
+  '@peculiar/x509': ['lib/pairing/certificates.ts'],
   pino: ['lib/daemon/logger.ts'],
   ajv: ['lib/config', 'lib/control', 'test'],
   commander: ['cli', 'test/bench/options.ts'],
@@ -92,7 +94,8 @@ function importsOf(text: string): string[] {
   const code = withoutComments(text);
   const statements = code.matchAll(/^(?:import|export)\b[^;'"]*?from '([^']+)'/gm);
   const calls = code.matchAll(/\b(?:import|require)\(\s*'([^']+)'/g);
-  return [...statements, ...calls].map((match) => match[1] as string);
+  const effects = code.matchAll(/^import '([^']+)'/gm);
+  return [...statements, ...calls, ...effects].map((match) => match[1] as string);
 }
 
 function layerOf(file: string): string | undefined {

@@ -17,12 +17,13 @@ _hastctl() {
     local command='' index position=0 words='' options=''
     COMPREPLY=()
     case $before in
-        -c | --config | --undo | --dir)
+        -c | --config | --undo | --dir | --directory)
             compopt -o filenames 2> /dev/null
             mapfile -t COMPREPLY < <(compgen -f -- "$word")
             return
             ;;
-        --node | -e | --extentsize | -k | --keepdirty | -m | --mediasize | --timeout | --wait) return ;;
+        --node | -e | --extentsize | -k | --keepdirty | -m | --mediasize | --timeout | --wait | \
+            --address | --minutes) return ;;
         --role)
             mapfile -t COMPREPLY < <(compgen -W 'init primary secondary' -- "$word")
             return
@@ -31,7 +32,9 @@ _hastctl() {
     for ((index = 1; index < COMP_CWORD; index++)); do
         case ${COMP_WORDS[index - 1]} in
             -c | --config | --node | -e | --extentsize | -k | --keepdirty | -m | --mediasize | \
-                --timeout | --wait | --undo | --dir | --role) continue ;;
+                --timeout | --wait | --undo | --dir | --directory | --address | --minutes | --role)
+                continue
+                ;;
         esac
         case ${COMP_WORDS[index]} in
             -*) ;;
@@ -40,8 +43,8 @@ _hastctl() {
     done
     case $command in
         '')
-            words='attach check create detach down dump events help install-units list map peer-gone
-                resolve resync role status switchover top undo up upgrade wait'
+            words='attach check create detach down dump events help install-units list map pair
+                peer-gone resolve resync role status switchover top undo up upgrade wait'
             options='--config --node --json --debug --version'
             ;;
         check) options='--peer' ;;
@@ -51,6 +54,7 @@ _hastctl() {
         role) options='--force --if-init' ;;
         resolve) options='--discard-local --discard-peer --dry-run --undo' ;;
         install-units) options='--dir --print --force' ;;
+        pair) options='--directory --address --minutes --force' ;;
         up) options='--wait' ;;
         wait) options='--connected --synced --role --timeout' ;;
     esac
@@ -58,6 +62,8 @@ _hastctl() {
         /* | check/* | help/* | install-units/*) ;;
         role/0) words='init primary secondary' ;;
         resync/0) words='pause resume' ;;
+        pair/0) words='init join' ;;
+        pair/*) ;;
         create/* | switchover/0 | resolve/0 | undo/0 | map/0) words=$(_hastctl_names) ;;
         switchover/* | resolve/* | map/*) ;;
         undo/*)

@@ -2,6 +2,8 @@
 import * as posix from 'node:path/posix';
 import { canonicalIp, formatAddress, isWildcard } from './address.ts';
 import type { TcpAddress } from './address.ts';
+import { checkAuthentication } from './authentication.ts';
+import type { AuthenticationCheck } from './authentication.ts';
 import { defaults } from './limits.ts';
 import { checkMountPoints } from './mount.ts';
 import { quote } from './problems.ts';
@@ -16,6 +18,7 @@ export interface CheckContext {
   /** Names of this machine and node, as host names. */
   hostNames: readonly string[];
   inspectLocal: ((path: string) => string | null) | undefined;
+  inspectAuthentication: AuthenticationCheck['inspect'];
 }
 
 const nowhere: Span = { offset: 0, line: 1, column: 1, length: 0 };
@@ -26,6 +29,9 @@ export function checkConfig(tree: RawTree, resolved: Resolved, context: CheckCon
   checkUnique(resolved.resources, context.problems);
   const { rundir, devdir } = resolved.config;
   checkMountPoints(resolved.resources, [rundir, devdir], context.problems);
+  checkAuthentication(resolved, {
+    problems: context.problems, inspect: context.inspectAuthentication,
+  });
   const own = new OwnAddresses(context, resolved.config.listen);
   for (const resource of resolved.resources) {
     checkRemote(resource, own, context.problems);

@@ -5,7 +5,7 @@
 import { limits } from './limits.ts';
 import { alternatives, quote } from './problems.ts';
 
-export const levels = ['global', 'node', 'resource', 'resource-node', 'mount'] as const;
+export const levels = ['global', 'node', 'resource', 'resource-node', 'mount', 'tls'] as const;
 export type Level = (typeof levels)[number];
 
 export type ValueKind =
@@ -38,6 +38,7 @@ export interface Keyword {
 }
 
 const nodeWide = ['global', 'node'] as const;
+const everywhere = ['global', 'node', 'resource', 'resource-node'] as const;
 const inherited = ['global', 'resource'] as const;
 const everyResource = ['global', 'resource', 'resource-node'] as const;
 
@@ -86,6 +87,8 @@ export const keywords: Readonly<Record<string, Keyword>> = {
     min: limits.resyncRateMin,
     max: limits.resyncRateMax,
   },
+  secret: { levels: everywhere, kind: 'path', expects: `${path} of a file` },
+  insecure: { levels: ['global'], kind: 'switch', expects: "'on' or 'off'" },
   name: { levels: ['resource', 'resource-node'], kind: 'name', expects: 'a device name' },
   local: { levels: ['resource', 'resource-node'], kind: 'path', expects: path },
   remote: {
@@ -102,6 +105,9 @@ export const keywords: Readonly<Record<string, Keyword>> = {
   mountpoint: { levels: ['mount'], kind: 'directory', expects: path },
   options: { levels: ['mount'], kind: 'options', expects: "options for mount: 'noatime,ro'" },
   mkfs: { levels: ['mount'], kind: 'switch', expects: "'on' or 'off'" },
+  cert: { levels: ['tls'], kind: 'path', expects: `${path} of a certificate (PEM)` },
+  key: { levels: ['tls'], kind: 'path', expects: `${path} of a private key (PEM)` },
+  ca: { levels: ['tls'], kind: 'path', expects: `${path} of certificates (PEM)` },
 };
 
 /** Words that open a section, and the levels at which they may. */
@@ -109,6 +115,12 @@ const sections: Readonly<Record<string, readonly Level[]>> = {
   on: ['global', 'resource'],
   resource: ['global'],
   mount: ['resource', 'resource-node'],
+  tls: everywhere,
+};
+
+/** Sections without a name, and an example of what stands in each. */
+export const namelessSections: Readonly<Record<string, string>> = {
+  mount: 'mountpoint ...', tls: 'cert ...',
 };
 
 const levelNames: Readonly<Record<Level, string>> = {
@@ -117,6 +129,7 @@ const levelNames: Readonly<Record<Level, string>> = {
   resource: "in a 'resource' section",
   'resource-node': "in an 'on' section of a resource",
   mount: "in a 'mount' section",
+  tls: "in a 'tls' section",
 };
 
 export function keywordAt(word: string, level: Level): Keyword | undefined {

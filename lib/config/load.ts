@@ -2,6 +2,7 @@
 import * as fs from 'node:fs';
 import * as os from 'node:os';
 import { errnoName, errorText } from '../base/errors.ts';
+import type { AuthenticationCheck } from './authentication.ts';
 import { checkConfig } from './checks.ts';
 import { parseJson } from './json.ts';
 import { limits } from './limits.ts';
@@ -31,6 +32,8 @@ export interface LoadOptions {
   interfaces?: (() => Interfaces) | undefined;
   /** What is wrong with a `local` path, or null. Without it the path is not looked at. */
   inspectLocal?: ((path: string) => string | null) | undefined;
+  /** Looks at the files of `tls` and `secret`; without it a resource may have neither unnoticed. */
+  inspectAuthentication?: AuthenticationCheck['inspect'];
 }
 
 export interface LoadResult {
@@ -88,6 +91,7 @@ function loadText(
     interfaces,
     hostNames: [...nodeNames({ hostname }), ...nodeNames({ node: options.node, hostname })],
     inspectLocal: options.inspectLocal,
+    inspectAuthentication: options.inspectAuthentication,
   });
   return resolved.config;
 }

@@ -24,6 +24,32 @@ export interface MountConfig {
   mkfs: boolean;
 }
 
+/** PEM files of one node. */
+interface TlsFiles {
+  kind: 'tls';
+  /** This node's certificate, with what is between it and the CA. */
+  cert: string;
+  /** Its private key. */
+  key: string;
+  /** Whoever a CA in it vouches for is believed. */
+  ca: string;
+}
+
+/**
+ * How the two nodes of a resource know each other, and keep others out. Names of files, never what
+ * is in them: a configuration is shown, recorded and sent about.
+ */
+export type Authentication =
+  | { kind: 'none' }
+  | ((TlsFiles | { kind: 'secret'; file: string }) & {
+    /** This node as its `on` section in the resource calls it. */
+    own: string;
+    /** Names of the other `on` sections in the resource; exactly one with `secret`. */
+    peers: string[];
+    /** Another one where the files were changed; empty where nobody looked at them. */
+    stamp: string;
+  });
+
 export interface ResourceConfig {
   /** Name of the resource: directory below rundir, first argument of hooks. */
   name: string;
@@ -58,6 +84,8 @@ export interface ResourceConfig {
   resyncRate: number;
   /** The node's: where the worker keeps what is overwritten without having been asked for. */
   undoDirectory: string;
+  /** Of the connection to the peer. */
+  authentication: Authentication;
   /** What is to be mounted; null where the file says nothing of it. */
   mount: MountConfig | null;
 }

@@ -3,7 +3,7 @@
  * value or a name belongs is a value or a name. After a problem it goes on with the next
  * statement or section, so that all problems of a file are found at once.
  */
-import { isKnownWord, keywordAt, sectionAt, unknownWord } from './keywords.ts';
+import { isKnownWord, keywordAt, namelessSections, sectionAt, unknownWord } from './keywords.ts';
 import type { Keyword, Level } from './keywords.ts';
 import { tokenize } from './lexer.ts';
 import type { Token } from './lexer.ts';
@@ -67,7 +67,7 @@ function parseScope(parser: Parser, scope: Scope): void {
       case 'open':
         parser.problems.error(
           token.span, "unexpected '{'",
-          "a section is 'resource NAME {', 'on NODE {' or 'mount {'",
+          "a section is 'resource NAME {', 'on NODE {', 'mount {' or 'tls {'",
         );
         skipBlock(parser);
         break;
@@ -89,7 +89,7 @@ function parseScope(parser: Parser, scope: Scope): void {
 function parseWord(parser: Parser, scope: Scope): 'stay' | 'leave' {
   const token = peek(parser);
   if (sectionAt(token.text, scope.level)) {
-    if (token.text === 'mount') parseMount(parser, scope);
+    if (token.text in namelessSections) parseNameless(parser, scope, token.text as 'mount' | 'tls');
     else parseSection(parser, scope);
     return 'stay';
   }
@@ -121,7 +121,7 @@ function parseWord(parser: Parser, scope: Scope): 'stay' | 'leave' {
 /** `resource NAME {` below the top level, `on NODE {` inside an `on`: a `}` was forgotten. */
 function startsOuterSection(parser: Parser, scope: Scope): boolean {
   const word = peek(parser).text;
-  if (word === 'mount' && scope.level === 'mount') return peek(parser, 1).kind === 'open';
+  if (word in namelessSections && word === scope.level) return peek(parser, 1).kind === 'open';
   if (word !== 'resource' && word !== 'on') return false;
   return scope.open !== undefined && isValue(peek(parser, 1)) && peek(parser, 2).kind === 'open';
 }
@@ -159,35 +159,35 @@ function parseSection(parser: Parser, scope: Scope): void {
   parseScope(parser, { ...childScope(parser, scope, opener, name), open: name });
 }
 
-/** The one section without a name. */
-function parseMount(parser: Parser, scope: Scope): void {
+/** A section without a name. */
+function parseNameless(parser: Parser, scope: Scope, word: 'mount' | 'tls'): void {
   const { tree, problems } = parser;
   const opener = next(parser);
   const name = peek(parser);
   const isNamed = isValue(name) && name.span.line === opener.span.line &&
-    keywordAt(name.text, 'mount') === undefined;
+    keywordAt(name.text, word) === undefined;
   if (isNamed) {
     next(parser);
     problems.error(
-      name.span, `'mount' has no name, found ${quote(name.text)}`,
-      "write 'mount { mountpoint ... }'",
+      name.span, `'${word}' has no name, found ${quote(name.text)}`,
+      `write '${word} { ${namelessSections[word] ?? ''} }'`,
     );
   }
   if (peek(parser).kind !== 'open') {
-    const message = "'{' is missing after 'mount'";
-    if (!isNamed) problems.error(opener.span, message, "write 'mount { ... }'");
+    const message = `'{' is missing after '${word}'`;
+    if (!isNamed) problems.error(opener.span, message, `write '${word} { ... }'`);
     skipRestOfLine(parser, scope.level, opener.span.line);
     return;
   }
   next(parser);
-  const pointer = pointerTo(scope.pointer, 'mount');
-  const earlier = scope.section['mount'];
+  const pointer = pointerTo(scope.pointer, word);
+  const earlier = scope.section[word];
   const section = isSection(earlier) ? earlier : newSection();
   if (!isSection(earlier)) {
-    scope.section['mount'] = section;
+    scope.section[word] = section;
     tree.places.set(pointer, { key: opener.span, value: opener.span });
   }
-  parseScope(parser, { level: 'mount', section, pointer, open: opener });
+  parseScope(parser, { level: word, section, pointer, open: opener });
 }
 
 function childLevel(scope: Scope, opener: Token): Level {

@@ -49,6 +49,7 @@ const fields: Readonly<Record<ResourceField, { keyword: string; live: boolean }>
   resyncRate: { keyword: 'resync-rate', live: true },
   undoDirectory: { keyword: 'undo-directory', live: true },
   mount: { keyword: 'mount', live: true },
+  authentication: { keyword: 'tls or secret', live: true },
 };
 
 /** Every field of the daemon itself; `listen` and `resources` have their own rules. */

@@ -8,6 +8,7 @@ import type { NetworkInterfaceInfo } from 'node:os';
 import * as posix from 'node:path/posix';
 import { canonicalIp, formatAddress, isRefusal, isWildcard, parseAddress } from './address.ts';
 import type { TcpAddress } from './address.ts';
+import { authenticationConfig } from './authentication.ts';
 import { groupId } from './groups.ts';
 import { defaults, limits } from './limits.ts';
 import type { Compression, Config, ResourceConfig } from './model.ts';
@@ -34,6 +35,8 @@ export interface ResolvedResource {
 export interface Resolved {
   config: Config;
   resources: ResolvedResource[];
+  /** A resource may do without `tls` and `secret`. */
+  isInsecureAllowed: boolean;
   at: (keyword: string) => Span | undefined;
 }
 
@@ -52,7 +55,7 @@ export function resolve(tree: RawTree, context: ResolveContext): Resolved {
   const undoDirectory =
     directory(settings.value<string>('undo-directory', defaults.undoDirectory));
   const resources = sectionsOf(tree, tree.root, '', 'resources').flatMap((one) => {
-    const resolved = resolveResource(tree, one, undoDirectory, context);
+    const resolved = resolveResource(tree, one, mine, undoDirectory, context);
     return resolved === undefined ? [] : [resolved];
   });
   const pidfile = settings.value<string>('pidfile', `${rundir}/${defaults.pidfileName}`);
@@ -73,7 +76,9 @@ export function resolve(tree: RawTree, context: ResolveContext): Resolved {
     const hint = "write 'resource NAME { ... }'";
     context.problems.warn(nowhere, 'no resource is defined', hint);
   }
-  return { config, resources, at: (keyword) => settings.at(keyword) };
+  const insecure = settings.value<string | boolean>('insecure', 'on');
+  const isInsecureAllowed = insecure === 'on' || insecure === true;
+  return { config, resources, isInsecureAllowed, at: (keyword) => settings.at(keyword) };
 }
 
 function ownSections(
@@ -188,6 +193,7 @@ function defaultListen(interfaces: Interfaces): TcpAddress[] {
 function resolveResource(
   tree: RawTree,
   resource: Located & { name: string },
+  ofNode: readonly Located[],
   undoDirectory: string,
   context: ResolveContext,
 ): ResolvedResource | undefined {
@@ -212,13 +218,19 @@ function resolveResource(
     );
   }
   const mount = mountConfig(tree, resource, mine, context.problems);
-  const config = { ...resourceConfig(name, settings), undoDirectory, mount: mount.config };
-  return { config, span, at: (keyword) => settings.at(keyword) ?? mount.at(keyword) };
+  const secured = authenticationConfig(tree, resource, mine, [ofNode, [root]], context);
+  const config = {
+    ...resourceConfig(name, settings), undoDirectory, mount: mount.config,
+    authentication: secured.config,
+  };
+  const at = (keyword: string): Span | undefined =>
+    settings.at(keyword) ?? mount.at(keyword) ?? secured.at(keyword);
+  return { config, span, at };
 }
 
 function resourceConfig(
   name: string, settings: Settings,
-): Omit<ResourceConfig, 'undoDirectory' | 'mount'> {
+): Omit<ResourceConfig, 'undoDirectory' | 'mount' | 'authentication'> {
   const tcp = (keyword: 'remote' | 'source'): TcpAddress | null => {
     const text = settings.value<string>(keyword, 'none');
     const address = text === 'none' ? null : parseAddress(text, keyword);

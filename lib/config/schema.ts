@@ -52,17 +52,23 @@ function named(kind: string, section: object, max?: number): object {
   return { ...schema, ...bound, additionalProperties: section };
 }
 
+const tls = sectionSchema('tls');
+
 /**
  * The schema of the JSON form. `valueKind` is a keyword of ours: addresses, paths, names and
  * sizes, as lib/config/values.ts checks them.
  */
 export const configSchema: object = sectionSchema('global', {
-  on: named('node-name', sectionSchema('node')),
+  tls,
+  on: named('node-name', sectionSchema('node', { tls })),
   resources: named(
     'resource-name',
     sectionSchema('resource', {
-      on: named('node-name', sectionSchema('resource-node', { mount: sectionSchema('mount') })),
+      on: named('node-name', sectionSchema('resource-node', {
+        mount: sectionSchema('mount'), tls,
+      })),
       mount: sectionSchema('mount'),
+      tls,
     }),
     limits.resourceCountMax,
   ),
@@ -174,7 +180,7 @@ function reportValue(value: Raw, pointer: string, span: Span, problems: Problems
   const listed = pointer.endsWith(`/${word}`) ? undefined : keywords['listen'];
   const keyword = level === undefined ? listed : keywordAt(word, level);
   if (keyword === undefined) {
-    const what = ['on', 'resources', 'mount'].includes(word) ? `'${word}'` : quote(word);
+    const what = ['on', 'resources', 'mount', 'tls'].includes(word) ? `'${word}'` : quote(word);
     problems.error(span, `${what} must be an object, not ${shown(value)}`, 'write { ... }');
     return;
   }

@@ -5,6 +5,7 @@
  * - Sections have no prototype: a resource may be called `constructor`.
  * - A section's keys keep no order (JavaScript moves numeric ones): ask `places` instead.
  */
+import { sectionAt } from './keywords.ts';
 import type { Level } from './keywords.ts';
 import type { Span } from './problems.ts';
 
@@ -51,14 +52,21 @@ export function pointerParts(pointer: string): string[] {
 /** The level of the section at `pointer`; undefined where no section belongs. */
 export function levelOf(pointer: string): Level | undefined {
   const parts = pointerParts(pointer);
+  const last = parts.at(-1);
+  const isNamed = parts.length % 2 === 0;
+  if (isNamed || parts.length === 0) return sectionLevel(parts);
+  const around = sectionLevel(parts.slice(0, -1));
+  if (around === undefined || (last !== 'mount' && last !== 'tls')) return undefined;
+  return sectionAt(last, around) ? last : undefined;
+}
+
+/** Of the file, a resource, or an `on`. */
+function sectionLevel(parts: readonly string[]): Level | undefined {
   if (parts.length === 0) return 'global';
   if (parts[0] === 'on') return parts.length === 2 ? 'node' : undefined;
   if (parts[0] !== 'resources') return undefined;
   if (parts.length === 2) return 'resource';
-  const isNode = parts[2] === 'on';
-  if (parts.length === 4 && isNode) return 'resource-node';
-  const isMount = parts.at(-1) === 'mount';
-  return isMount && (parts.length === 3 || (parts.length === 5 && isNode)) ? 'mount' : undefined;
+  return parts.length === 4 && parts[2] === 'on' ? 'resource-node' : undefined;
 }
 
 /** Notes that `keyword` was meant somewhere in the resource (or file) around `pointer`. */

@@ -82,6 +82,7 @@ const resourceStatus = record({
   diskTimeout: count, onNoData: text, resyncRate: count, statistics,
 }, {
   protocol: { ...count, nullable: true }, protocolFeatures: { type: 'array', items: text },
+  authentication: text, certificateExpires: { ...count, nullable: true },
 });
 
 const seconds = { type: 'number', minimum: 0 } as const;

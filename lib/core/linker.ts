@@ -108,6 +108,11 @@ export class Linker {
     }
   }
 
+  /** A connection of the peer was given up before incoming(): for status. */
+  incomingFailed(text: string): void {
+    if (!this.#host.hasSession) this.lastFailure = text;
+  }
+
   connected(peerNode: string): void {
     this.#peerNode = peerNode;
     this.#backoffMs = backoffMinMs;

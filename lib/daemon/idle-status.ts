@@ -1,5 +1,6 @@
 /** The status of a resource whose worker does not run or does not answer: numbers are 0. */
 import { formatAddress } from '../config/address.ts';
+import { authenticationOf } from '../config/authentication.ts';
 import type { ResourceConfig } from '../config/model.ts';
 import type { ResourceStatus, StatusWord } from '../format/status.ts';
 import type { SupervisorState } from './states.ts';
@@ -63,6 +64,8 @@ export function idleStatus(
     diskTimeout: resource.diskTimeout,
     onNoData: resource.onNoData,
     resyncRate: resource.resyncRate,
+    authentication: authenticationOf(resource).kind,
+    certificateExpires: null,
     statistics: {
       reads: 0, writes: 0, deletes: 0, flushes: 0, mapUpdates: 0,
       localReadErrors: 0, localWriteErrors: 0, localDeleteErrors: 0, localFlushErrors: 0,

@@ -28,7 +28,8 @@ export async function viewOf(
   try {
     const { status, statistics } = await run.worker.view(timeoutMs);
     // One of an older release does not say everything.
-    const whole = { ...idle, ...status, role: keeper.role, device: link, worker: pid };
+    const said = { ...idle, authentication: 'none' as const, ...status };
+    const whole = { ...said, role: keeper.role, device: link, worker: pid };
     return { status: whole, statistics: statistics ?? null, hasAnswered: true };
   } catch (error) {
     const why = `the worker gives no status: ${errorText(error)}`;

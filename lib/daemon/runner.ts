@@ -27,11 +27,13 @@ import type { ResourceStatus } from '../format/status.ts';
 import type { SwitchoverSaid } from '../format/switchover.ts';
 import type { WireOptions } from '../format/wire.ts';
 import { dial } from '../net/connector.ts';
+import type { Credentials } from '../net/credentials.ts';
 import { lz4Compressor } from '../net/lz4.ts';
 import { openConnection } from '../net/open-connection.ts';
 import type { Reactor } from '../uring/reactor.ts';
 import { release } from './release.ts';
 import { KeptFiles } from './kept-files.ts';
+import { configText, PeerSecurity } from './peer-security.ts';
 import { carryOut, refused, type OrderDone, type UndoFiles } from './worker-orders.ts';
 import type { Order } from './worker-protocol.ts';
 
@@ -81,6 +83,7 @@ export class Runner {
   readonly #onResumed: PromoteDone | undefined;
   readonly #inflightFile: string | undefined;
   readonly #reactor: Reactor | null;
+  readonly #security: PeerSecurity;
   readonly #wire: WireOptions;
   readonly #coreOptions: CoreOptions;
   #config: ResourceConfig;
@@ -105,6 +108,10 @@ export class Runner {
     this.#onResumed = options.onResumed;
     this.#inflightFile = options.inflightFile;
     this.#reactor = options.reactor ?? null;
+    this.#security = new PeerSecurity({
+      log: options.log, resource: options.resource,
+      onFailure: (text) => this.#resource?.linker.incomingFailed(text),
+    });
     this.#drive();
     this.#wire = { checksum: 'crc32', compression: 'none', compressor: lz4Compressor };
     this.#coreOptions = {
@@ -236,32 +243,29 @@ export class Runner {
   /** A connection the parent accepted, with the preface it read. */
   takePeer(prefaceBytes: Uint8Array, socket: net.Socket): void {
     socket.on('error', (error) => this.#log.debug({ error: error.message }, 'peer socket'));
-    const answer = (code: number): void => {
-      socket.write(Buffer.of(code));
-    };
     const { protocol } = this.#coreOptions;
     const preface = decodePreface(prefaceBytes, protocol);
-    const refuse = (code: number): void => {
-      answer(code);
-      socket.end();
-      setTimeout(() => socket.destroy(), 1000).unref();
-    };
-    if (this.#resource === null || !prefaceVersionFits(preface, protocol)) {
-      refuse(this.#resource === null ? PrefaceAnswer.busy : PrefaceAnswer.version);
-      return;
-    }
-    this.#resource.incoming(preface, () => {
-      answer(PrefaceAnswer.ok);
-      return (handler) => openConnection(socket, this.#wire, handler, null, this.#reactor);
-    }, refuse);
+    this.#security.admit(preface, prefaceBytes, socket, ({ socket: admitted, rest, ...one }) => {
+      if (this.#resource === null || !prefaceVersionFits(preface, protocol)) {
+        one.answer(this.#resource === null ? PrefaceAnswer.busy : PrefaceAnswer.version);
+        return;
+      }
+      this.#resource.incoming(preface, () => {
+        one.answer(PrefaceAnswer.ok);
+        return (handler) =>
+          openConnection(admitted, this.#wire, handler, rest, this.#reactor);
+      }, one.answer);
+    });
   }
 
   /** New values; which of them may change was decided before. */
   reload(config: ResourceConfig): void {
     const before = JSON.stringify([this.#config.remote, this.#config.source]);
+    const isOther = this.#security.reload(config);
     this.#config = config;
     this.#applyConfig();
-    this.resource.optionsChanged(before !== JSON.stringify([config.remote, config.source]));
+    const isMoved = before !== JSON.stringify([config.remote, config.source]);
+    this.resource.optionsChanged(isMoved || isOther);
   }
 
   /**
@@ -315,6 +319,8 @@ export class Runner {
       diskTimeout: config.diskTimeout,
       onNoData: config.onNoData,
       resyncRate: config.resyncRate,
+      authentication: this.#security.kind,
+      certificateExpires: this.#security.certificateExpires,
       worker: process.pid,
       release,
     };
@@ -345,13 +351,25 @@ export class Runner {
           setImmediate(() => done({ failed: 'remote none', answered: false }));
           return;
         }
+        let credentials: Credentials | null;
+        try {
+          credentials = this.#security.credentials();
+        } catch (error) {
+          if (!(error instanceof HastError)) throw error;
+          setImmediate(() => done({ failed: configText(error), answered: false }));
+          return;
+        }
         dial({
           host: remote.host, port: remote.port,
           family: remote.family === 'tcp4' ? 4 : remote.family === 'tcp6' ? 6 : 0,
           source, timeoutMs: Math.min(timeout * 1000, dialMsMax), resource: name,
           node: this.#node, isPrimary, wire: this.#wire, protocol: this.#coreOptions.protocol,
-          reactor: this.#reactor,
-        }, done);
+          reactor: this.#reactor, credentials,
+          onUnsecured: (text) => this.#security.failed(text),
+        }, (result) => {
+          if ('open' in result) this.#security.succeeded();
+          done(result);
+        });
       },
     };
   }

@@ -2,13 +2,29 @@
 import * as fs from 'node:fs/promises';
 import * as path from 'node:path';
 import { HastError } from '../base/errors.ts';
+import { authenticationOf } from '../config/authentication.ts';
+import type { ResourceConfig } from '../config/model.ts';
 import type { Resolution } from '../control/messages.ts';
 import type { VolumeMap } from '../format/volume-map.ts';
 import type { Device } from './device.ts';
 import type { Supervisor } from './supervisor.ts';
 import type { Timing } from './timing.ts';
 import type { WorkerKeeper } from './worker-keeper.ts';
+import type { WorkerProcess } from './worker-process.ts';
 import type { Order } from './worker-protocol.ts';
+
+/** Throws, with the worker as it was, where it cannot take the values. */
+export async function reloadWorker(
+  worker: WorkerProcess, resource: ResourceConfig, timeoutMs: number,
+): Promise<void> {
+  const message = { type: 'reload', resource } as const;
+  const { authentication } = await worker.request(message, ['reloaded'], timeoutMs);
+  const { kind } = authenticationOf(resource);
+  if (kind === 'none' || authentication === kind) return;
+  throw new HastError('HAST_E_UNSUPPORTED',
+    `the worker of ${resource.name} runs a release that does not know '${kind}'`,
+    { hint: `hastctl upgrade ${resource.name}, then reload` });
+}
 
 /** The worker's answer. Throws its refusal, and HAST_E_ROLE where there is no worker to ask. */
 export async function giveOrder(

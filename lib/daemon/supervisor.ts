@@ -25,7 +25,7 @@ import { viewOf, type ResourceView } from './resource-view.ts';
 import { RoleRecordFile } from './role-record.ts';
 import type { SupervisorState } from './states.ts';
 import { stepOver, type StepOver } from './step-over.ts';
-import { attachCopy, giveOrder, refuseUndoOnVolume } from './supervisor-orders.ts';
+import { attachCopy, giveOrder, refuseUndoOnVolume, reloadWorker } from './supervisor-orders.ts';
 import type { Timing } from './timing.ts';
 import type { KeeperOptions, Run } from './worker-keeper.ts';
 import { WorkerKeeper, asHastError, failedStopMs } from './worker-keeper.ts';
@@ -159,8 +159,7 @@ export class Supervisor {
         await this.#keeper.start('retry', this.#timing.readyMs).catch(() => undefined);
         return;
       }
-      const message = { type: 'reload', resource: next } as const;
-      await this.#keeper.run.worker.request(message, ['reloaded'], this.#timing.reloadMs);
+      await reloadWorker(this.#keeper.run.worker, next, this.#timing.reloadMs);
       this.#setResource(next);
     });
   }

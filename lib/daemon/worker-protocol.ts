@@ -6,7 +6,7 @@
  * life has at most one mount: leaving primary ends it and the parent starts a new one. The
  * successor of a primary's worker gets the description of the mount that is there already.
  */
-import type { ResourceConfig } from '../config/model.ts';
+import type { Authentication, ResourceConfig } from '../config/model.ts';
 import type { ErrorCode } from '../base/errors.ts';
 import type { Resolution, ResolveSide } from '../control/messages.ts';
 import type { ResourceEvent } from '../core/ports.ts';
@@ -111,7 +111,8 @@ export type WorkerMessage =
   | { type: 'serving'; negotiated: Negotiated | null }
   /** The volume was unmounted, or its connection aborted, by somebody else than the parent. */
   | { type: 'unmounted' }
-  | { type: 'reloaded' }
+  /** `authentication`: what it works with; a worker of an older release does not say it. */
+  | { type: 'reloaded'; authentication?: Authentication['kind'] }
   /** `resolution` of a `resolve`, else null. */
   | { type: 'ordered'; id: number; resolution: Resolution | null }
   | { type: 'declined'; id: number; code: ErrorCode; message: string; hint: string }

@@ -5,6 +5,7 @@
 import type * as net from 'node:net';
 import * as path from 'node:path';
 import { HastError, errorText } from '../base/errors.ts';
+import { authenticationOf } from '../config/authentication.ts';
 import type { PromoteDone } from '../core/role-change.ts';
 import { volumeMap } from '../core/volume-map.ts';
 import { withFields } from './log-fields.ts';
@@ -297,7 +298,7 @@ function receive(message: ParentMessage, socket: net.Socket | undefined): void {
     case 'reload':
       runner.reload(message.resource);
       started.resource = message.resource;
-      send({ type: 'reloaded' });
+      send({ type: 'reloaded', authentication: authenticationOf(message.resource).kind });
       return;
     case 'order': order(runner, message.id, message.order); return;
     case 'map': {

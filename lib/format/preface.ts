@@ -19,7 +19,9 @@ const prefaceStruct = struct('preface', prefaceSize, [
   ['versionMin', 12, u16],
   ['versionMax', 14, u16],
   ['role', 16, u8],
-  ['reserved17', 17, bytes(15)],
+  /** `PrefaceSecurity`. A node that does not know the field refuses what is not 0. */
+  ['security', 17, u8],
+  ['reserved18', 18, bytes(14)],
   ['resource', 32, text(128)],
   ['node', 160, text(72)],
   ['reserved232', 232, bytes(24)],
@@ -28,10 +30,15 @@ const prefaceStruct = struct('preface', prefaceSize, [
 /** Role of the dialer when it dialed: decides which of two crossing connections stays. */
 export const PrefaceRole = { secondary: 0, primary: 1 } as const;
 
+/** What the dialer is set to; what the other side is set to alone decides whether it may go on. */
+export const PrefaceSecurity = { none: 0, tls: 1, secret: 2 } as const;
+export type SecurityWord = keyof typeof PrefaceSecurity;
+
 export interface Preface {
   resource: string;
   node: string;
   role: number;
+  security: number;
   versionMin: number;
   versionMax: number;
 }
@@ -44,6 +51,17 @@ export const PrefaceAnswer = {
   version: 4,
   busy: 5,
   malformed: 6,
+  /** The dialer is set to something else than the node it dialed, which uses: */
+  needsNone: 7,
+  needsTls: 8,
+  needsSecret: 9,
+  /** Within TLS, of the receiver's certificate: */
+  certificateUntrusted: 10,
+  certificateExpired: 11,
+  certificateName: 12,
+  certificateMissing: 13,
+  /** What the peer itself would show cannot be used. */
+  brokenFiles: 14,
 } as const;
 
 /** What an answer other than `ok` means, for status and log. */
@@ -56,6 +74,22 @@ export function prefaceAnswerText(answer: number): string {
     case PrefaceAnswer.version: return 'the peer speaks no protocol version in common';
     case PrefaceAnswer.busy: return 'the peer is busy with another connection';
     case PrefaceAnswer.malformed: return 'the peer could not read our preface';
+    case PrefaceAnswer.needsNone: return 'the peer uses neither TLS nor a secret';
+    case PrefaceAnswer.needsTls: return 'the peer uses TLS';
+    case PrefaceAnswer.needsSecret: return 'the peer uses a secret';
+    case PrefaceAnswer.certificateUntrusted:
+      return "no CA that the peer trusts vouches for this node's certificate: give both nodes " +
+        "the same 'ca' file, or pair them anew (hastctl pair init)";
+    case PrefaceAnswer.certificateExpired:
+      return "this node's certificate is not valid at this time, says the peer: compare the " +
+        'clocks, or make new certificates (hastctl pair init)';
+    case PrefaceAnswer.certificateName:
+      return "this node's certificate bears another name than the 'on' section of the peer's " +
+        'configuration: make them the same';
+    case PrefaceAnswer.certificateMissing:
+      return 'this node showed no certificate, says the peer';
+    case PrefaceAnswer.brokenFiles:
+      return 'the peer cannot use its own certificate or secret: run hastctl check there';
     default: return `the peer answered ${answer}, which this program does not know`;
   }
 }
@@ -68,11 +102,12 @@ function checksumOf(raw: Buffer): number {
 
 export function encodePreface(
   resource: string, node: string, role: number, own: Protocol = ownProtocol,
+  security: number = PrefaceSecurity.none,
 ): Buffer {
   const { versionMin, versionMax } = own;
   const raw = Buffer.alloc(prefaceSize);
   prefaceStruct.encode({
-    magic, checksum: 0, versionMin, versionMax, role, resource, node,
+    magic, checksum: 0, versionMin, versionMax, role, security, resource, node,
   }, raw);
   raw.writeUInt32LE(checksumOf(raw), prefaceStruct.offset.checksum);
   return raw;
@@ -93,11 +128,11 @@ export function decodePreface(source: Uint8Array, own: Protocol = ownProtocol): 
   const isLater = raw.readUInt16LE(prefaceStruct.offset.versionMax) > own.versionMax;
   try {
     const value = prefaceStruct.decode(raw, 0, isLater);
-    const { resource, node, role, versionMin, versionMax } = value;
+    const { resource, node, role, security, versionMin, versionMax } = value;
     if (!isPrintable(resource) || !isPrintable(node)) {
       throw new HastError('HAST_E_PROTOCOL', 'a name that cannot be printed');
     }
-    return { resource, node, role, versionMin, versionMax };
+    return { resource, node, role, security, versionMin, versionMax };
   } catch (cause) {
     throw new HastError('HAST_E_PROTOCOL', 'the preface has an impossible field', { cause });
   }

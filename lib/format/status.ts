@@ -91,5 +91,9 @@ export interface ResourceStatus {
   onNoData: 'stall' | 'fail';
   /** Bytes a second; 0: as the application's latency allows. */
   resyncRate: number;
+  /** How the peer proves who it is; `none`: anybody at its address is believed. */
+  authentication?: 'none' | 'tls' | 'secret';
+  /** Seconds since 1970 when this node's certificate ends; null without one. */
+  certificateExpires?: number | null;
   statistics: Statistics;
 }

@@ -1,11 +1,13 @@
 /** The link port on an open socket: on the ring where this process has one. */
 import type * as net from 'node:net';
+import { TLSSocket } from 'node:tls';
 import { duplicateDescriptor } from '../base/libc.ts';
 import type { LinkHandler, LinkPort } from '../core/ports.ts';
 import type { WireOptions } from '../format/wire.ts';
 import type { Reactor } from '../uring/reactor.ts';
 import { PeerConnection } from './connection.ts';
 import { RingConnection } from './ring-connection.ts';
+import { TlsConnection } from './tls-connection.ts';
 
 /** What Node shows of a socket's handle, undocumented. */
 interface SocketHandle {
@@ -18,6 +20,10 @@ export function openConnection(
   socket: net.Socket, options: WireOptions, handler: LinkHandler, rest: Buffer | null,
   reactor: Reactor | null,
 ): LinkPort {
+  // What the ring would see is not what was sent.
+  if (socket instanceof TLSSocket) {
+    return new TlsConnection(socket, options, handler, rest, reactor);
+  }
   const taken = reactor === null ? null : takeOver(socket);
   return reactor === null || taken === null
     ? new PeerConnection(socket, options, handler, rest)

@@ -7,26 +7,21 @@
  * - The descriptor is closed when the ring has nothing under way with it.
  * - One send is under way at a time, so the bytes keep their order. Payloads are sent from where
  *   they are.
- * - Received bytes lie in chunks, and payloads are views of them. A chunk is used again when all
- *   who got a payload have given it back; else the next one is, and the collector takes it.
+ * - Received payloads are views of where the ring put them: receive-memory.ts.
  */
 import * as fs from 'node:fs';
 import { HastError } from '../base/errors.ts';
 import { addressOf, endSending, setNonBlocking, shutdownSocket } from '../base/libc.ts';
 import type { LinkHandler, LinkPort } from '../core/ports.ts';
-import type { Frame, FrameMemory } from '../format/frame.ts';
+import type { Frame } from '../format/frame.ts';
 import { encodeFrame, FrameReader, type WireOptions } from '../format/wire.ts';
 import { type Reactor, RingOpcode, type RingOp, type TurnEnd } from '../uring/reactor.ts';
 import { finishMs } from './connection.ts';
+import { ReceiveMemory } from './receive-memory.ts';
 
 const MSG_NOSIGNAL = 0x4000;
 /** Pieces of one send: UIO_MAXIOV is 1024. */
 const piecesMax = 128;
-/** Holds three of the largest frames, so that few have to be moved to the next chunk. */
-const chunkSize = 4 << 20;
-/** A chunk with less room is not filled further. */
-const roomMin = 1 << 16;
-const spareChunksMax = 4;
 const EINTR = 4;
 const EAGAIN = 11;
 
@@ -36,32 +31,10 @@ const messageIovLength = 24;
 const messageSize = 56;
 const iovSize = 16;
 
-class Chunk implements FrameMemory {
-  /** Written to, and so resident: who receives must not have to wait for memory. */
-  readonly bytes = Buffer.alloc(chunkSize, 0xff);
-  readonly address = addressOf(this.bytes);
-  /** Payloads that somebody uses. */
-  users = 0;
-  readonly #free: (chunk: Chunk) => void;
-
-  constructor(free: (chunk: Chunk) => void) {
-    this.#free = free;
-  }
-
-  retain(): void {
-    this.users++;
-  }
-
-  release(): void {
-    if (--this.users === 0) this.#free(this);
-  }
-}
-
 export class RingConnection implements LinkPort, TurnEnd {
   readonly #fd: number;
   readonly #reactor: Reactor;
   readonly #options: WireOptions;
-  readonly #reader: FrameReader;
   #handler: LinkHandler | null;
   readonly #message = Buffer.alloc(messageSize + piecesMax * iovSize);
   readonly #messageAddress = addressOf(this.#message);
@@ -73,17 +46,9 @@ export class RingConnection implements LinkPort, TurnEnd {
   #isFinishing = false;
   #isShut = false;
   #isClosed = false;
-  #chunk: Chunk;
-  readonly #spare: Chunk[] = [];
-  /** What the reader has not taken yet lies between. */
-  #from = 0;
-  #fill = 0;
+  readonly #memory: ReceiveMemory;
   readonly #emit = (piece: Buffer): void => {
     this.#queue.push(piece);
-  };
-  readonly #onFree = (chunk: Chunk): void => {
-    if (chunk === this.#chunk || this.#spare.length === spareChunksMax) return;
-    this.#spare.push(chunk);
   };
   readonly #sendOp: RingOp = { completed: (result) => this.#sent(result) };
   readonly #receiveOp: RingOp = { completed: (result) => this.#received(result) };
@@ -94,15 +59,15 @@ export class RingConnection implements LinkPort, TurnEnd {
   ) {
     this.#fd = fd;
     this.#reactor = reactor;
-    this.#chunk = new Chunk(this.#onFree);
     this.#options = options;
     this.#handler = handler;
-    this.#reader = new FrameReader(options, (frame) => this.#handler?.frame(frame));
+    const reader = new FrameReader(options, (frame) => this.#handler?.frame(frame));
+    this.#memory = new ReceiveMemory(reader);
     // The ring waits for the socket itself where it has to.
     setNonBlocking(fd, false);
     // After the caller's constructor: ports never call back synchronously.
     setImmediate(() => {
-      if (rest !== null) this.#keep(rest);
+      if (rest !== null) this.#memory.keep(rest);
       this.#take();
       if (this.#handler !== null) this.#receive();
     });
@@ -190,9 +155,7 @@ export class RingConnection implements LinkPort, TurnEnd {
   }
 
   #receive(): void {
-    this.#makeRoom();
-    const address = this.#chunk.address + this.#fill;
-    const room = chunkSize - this.#fill;
+    const { address, room } = this.#memory.makeRoom();
     this.#receiving = true;
     const { ring } = this.#reactor;
     ring.prepare(this.#receiveOp, RingOpcode.recv, this.#fd, address, room, 0);
@@ -205,7 +168,7 @@ export class RingConnection implements LinkPort, TurnEnd {
       return;
     }
     if (result > 0) {
-      this.#fill += result;
+      this.#memory.filled(result);
       this.#take();
     } else if (result === 0) {
       this.#end('the peer closed the connection');
@@ -217,40 +180,14 @@ export class RingConnection implements LinkPort, TurnEnd {
     if (!this.#isShut) this.#receive();
   }
 
-  /** In the chunk at hand: after it was used up, from its beginning again. */
-  #makeRoom(): void {
-    const chunk = this.#chunk;
-    const left = this.#fill - this.#from;
-    if (left === 0 && chunk.users === 0) {
-      this.#from = 0;
-      this.#fill = 0;
-      return;
-    }
-    const room = chunkSize - this.#from;
-    if (room >= this.#reader.needs && chunkSize - this.#fill >= roomMin) return;
-    const next = this.#spare.pop() ?? new Chunk(this.#onFree);
-    chunk.bytes.copy(next.bytes, 0, this.#from, this.#fill);
-    this.#chunk = next;
-    this.#from = 0;
-    this.#fill = left;
-    // Nobody gives back what nobody uses.
-    if (chunk.users === 0) this.#onFree(chunk);
-  }
-
-  /** Bytes that came with the preface: there are few. */
-  #keep(rest: Buffer): void {
-    this.#fill += rest.copy(this.#chunk.bytes, this.#fill);
-  }
-
   #take(): void {
     // Of a connection that finishes, what still comes is read and means nothing.
     if (this.#handler === null) {
-      this.#from = this.#fill;
+      this.#memory.drop();
       return;
     }
     try {
-      const chunk = this.#chunk;
-      this.#from = this.#reader.pull(chunk.bytes, this.#from, this.#fill, chunk);
+      this.#memory.take();
     } catch (error) {
       if (!(error instanceof HastError)) throw error;
       this.#end(error.message, true);

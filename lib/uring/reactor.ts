@@ -46,6 +46,10 @@ export class Reactor {
   readonly ring: Ring;
   /** Monotonic milliseconds (performance.now) of the next timer that must be in time, or null. */
   deadline: () => number | null = () => null;
+  /**
+   * Node's loop has work that shows by no descriptor: turns are as short as can be, none sleeps.
+   */
+  nodeIsBusy: () => boolean = () => false;
   /** Called at the end of each round, before what `later` named. */
   onRound: () => void = () => undefined;
   readonly #uvFd: number;
@@ -112,7 +116,7 @@ export class Reactor {
       if (ring.reap() === 0) break;
       isFirst = false;
       this.#quiet = 0;
-    } while (!uvPoll.fired && performance.now() < leaveAt);
+    } while (!uvPoll.fired && performance.now() < leaveAt && !this.nodeIsBusy());
     setImmediate(this.#turn);
   };
 
@@ -122,7 +126,7 @@ export class Reactor {
   }
 
   #sleepMs(): number {
-    if (this.#quiet <= quietTurns) return 0;
+    if (this.#quiet <= quietTurns || this.nodeIsBusy()) return 0;
     const deadline = this.deadline();
     if (deadline === null) return sleepMsMax;
     return Math.min(sleepMsMax, deadline - performance.now());

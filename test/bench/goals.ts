@@ -54,7 +54,9 @@ export const goals: readonly Goal[] = [
   goal('local-native / null-native, 4k write, depth 32', 'local-native write-32 iops',
     'null-native write-32 iops', { atLeast: 0.6 }),
   goal('TLS / plain, 1M sequential write', 'fullsync-tls seqwrite mib', 'fullsync seqwrite mib',
-    { atLeast: 0.6, notYet: 'there is no TLS yet' }),
+    { atLeast: 0.6 }),
+  goal('TLS / plain, 4k write, depth 32', 'fullsync-tls write-32 iops', 'fullsync write-32 iops',
+    { atLeast: 0.6 }),
   goal('fullsync / bare, pgbench', 'fullsync pgbench tps', 'bare pgbench tps'),
 ];
 

@@ -2,6 +2,7 @@
 import * as fs from 'node:fs';
 import { Lab, resourceName, type LabOptions } from '../../cli/lab.ts';
 import type { LabNode } from '../../cli/lab-node.ts';
+import { tlsLines, writeSecret } from '../fixtures/credentials.ts';
 import { preallocate } from './place.ts';
 import type { OpenOptions, RunningSubject } from './subjects.ts';
 
@@ -11,12 +12,14 @@ export interface RunningOurs extends RunningSubject {
 
 export async function openPair(
   name: string, lines: readonly string[], options: OpenOptions,
-  network: LabOptions['network'] = 'loopback',
+  network: LabOptions['network'] = 'loopback', security: 'none' | 'tls' | 'secret' = 'none',
 ): Promise<RunningOurs> {
   const lab = await Lab.open({
     sizes: [options.bytes, options.bytes], resource: lines, network,
   });
   return await brought(name, lab, lab.nodes, async () => {
+    if (security === 'tls') lab.configure({ global: await tlsLines(lab.directory, ['h1', 'h2']) });
+    if (security === 'secret') lab.configure({ global: [`secret ${writeSecret(lab.directory)}`] });
     await lab.bringUp();
     if (!options.sparse) for (const { disk } of lab.nodes) await preallocate(disk, options.bytes);
   });

@@ -29,7 +29,8 @@ export interface OpenOptions {
   signal: AbortSignal;
 }
 
-type Kind = 'bare' | 'qemu' | 'qemu-quorum' | 'single' | 'pair' | 'null-native';
+type Kind =
+  'bare' | 'qemu' | 'qemu-quorum' | 'single' | 'pair' | 'pair-tls' | 'pair-secret' | 'null-native';
 
 export interface Subject {
   name: string;
@@ -52,6 +53,8 @@ export const subjects: readonly Subject[] = [
   subject('pair', 'memsync', 'hast-linux, two copies', 'replication memsync'),
   subject('pair', 'fullsync', 'hast-linux, two copies, the default'),
   subject('pair', 'fullsync-nochecksum', 'fullsync, checksum none', 'checksum none'),
+  subject('pair-tls', 'fullsync-tls', 'fullsync over TLS 1.3 with certificates'),
+  subject('pair-secret', 'fullsync-secret', 'fullsync over TLS 1.3 with a shared secret'),
   subject('single', 'local-direct', 'local, past the page cache', 'cache direct'),
   subject('pair', 'fullsync-direct', 'fullsync, past the page cache', 'cache direct'),
   subject('single', 'local-native', 'local, front end fuse-native', 'frontend fuse-native'),
@@ -74,7 +77,7 @@ export function packageOf(program: string): string {
 export function needsOf({ kind, lines }: Subject): string[] {
   const needs: Record<Kind, string[]> = {
     bare: [], qemu: ['qemu-storage-daemon'], 'qemu-quorum': ['qemu-storage-daemon', 'qemu-nbd'],
-    single: [], pair: [], 'null-native': ['libfuse2'],
+    single: [], pair: [], 'pair-tls': [], 'pair-secret': [], 'null-native': ['libfuse2'],
   };
   return lines.includes('frontend fuse-native') ? [...needs[kind], 'libfuse2'] : needs[kind];
 }
@@ -84,6 +87,8 @@ export async function openSubject(
 ): Promise<RunningSubject> {
   if (kind === 'null-native') return await openNull(name, options);
   if (kind === 'pair') return await openPair(name, lines, options);
+  if (kind === 'pair-tls') return await openPair(name, lines, options, 'loopback', 'tls');
+  if (kind === 'pair-secret') return await openPair(name, lines, options, 'loopback', 'secret');
   if (kind === 'single') return await openSingle(name, lines, options);
   const place = new Place(options.directory, options.signal);
   try {

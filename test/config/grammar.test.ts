@@ -63,6 +63,11 @@ const sampleValues: Readonly<Record<string, string>> = {
   mountpoint: '/srv',
   options: 'noatime,logbsize=64k',
   mkfs: 'on',
+  secret: '/etc/hast/secret',
+  insecure: 'on',
+  cert: '/etc/hast/node.crt',
+  key: '/etc/hast/node.key',
+  ca: '/etc/hast/ca.crt',
 };
 
 /** A file with one statement at one level, and everything else it needs. */
@@ -72,11 +77,14 @@ function fileWith(statement: string, level: Level): string {
   const isPart = ['filesystem', 'mountpoint'].some((word) => statement.startsWith(word));
   const mount = level === 'mount' || isPart
     ? `mount { filesystem ext4 mountpoint /data } on h1 { mount { ${at('mount')} } }` : '';
+  const tls = level !== 'tls' ? ''
+    : `tls { cert /c key /k ca /a } on h1 { tls { ${statement} } }`;
   const remote = statement.startsWith('remote') && level === 'resource-node' ? '' : 'remote none';
   return [
     at('global'),
     `on h1 { ${at('node')} }`,
-    `resource r { ${level === 'resource' ? local : 'local /dev/sdb'} ${mount} ${at('resource')}`,
+    `resource r { ${level === 'resource' ? local : 'local /dev/sdb'} ${mount} ${tls}`,
+    at('resource'),
     `on h1 { ${remote} ${at('resource-node')} } }`,
   ].join('\n');
 }

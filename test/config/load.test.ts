@@ -85,6 +85,7 @@ t.test('load: the short example, and every default', async (t) => {
       resyncRate: 0,
       undoDirectory: '/var/lib/hast',
       mount: null,
+      authentication: { kind: 'none' },
     }],
   });
   t.match(load(text, { hostname: 'h2' }).config?.resources[0]?.remote, { host: '10.0.0.231' });

@@ -40,6 +40,7 @@ t.test('reload: what changes live', async (t) => {
     ['on-no-data fail', '', ['onNoData']],
     ['on-stop force', '', ['onStop']],
     ['resync-rate 1M', '', ['resyncRate']],
+    ['secret /key', '', ['authentication']],
     ['mount { filesystem ext4 mountpoint /data }', '', ['mount']],
   ];
   const moved = plan(resource('a') + resource('b'),

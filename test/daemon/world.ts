@@ -164,7 +164,8 @@ export function resourceConfig(name: string, more: Partial<ResourceConfig> = {})
     replication: 'fullsync', checksum: 'crc32', compression: 'hole', timeout: 1,
     exec: '/hook', frontend: 'direct', cache: 'writeback', asyncLag: 1, asyncLagTime: 1,
     diskTimeout: 30, onNoData: 'stall', onStop: 'refuse', resyncRate: 0,
-    undoDirectory: '/var/lib/hast', mount: null, ...more,
+    undoDirectory: '/var/lib/hast', mount: null,
+    authentication: { kind: 'none' }, ...more,
   };
 }
 

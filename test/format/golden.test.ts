@@ -83,7 +83,7 @@ t.test('golden: preface, hello, lineage', async (t) => {
     .number(16, 1, 1).text(32, 'shared').text(160, 'h1').seal(8).raw;
   const preface = check(t, 'preface', prefaceHand, encodePreface('shared', 'h1', 1));
   t.same(decodePreface(preface), {
-    resource: 'shared', node: 'h1', role: 1, versionMin: 1, versionMax: 1,
+    resource: 'shared', node: 'h1', role: 1, security: 0, versionMin: 1, versionMax: 1,
   });
 
   const history = [0xaan, 0xbbn, ...new Array<bigint>(14).fill(0n)];

@@ -57,7 +57,7 @@ t.test('protocol: the preface of a later release is read, that of ours to the bi
     raw.writeUInt32LE(crc32(raw), 8);
     return raw;
   };
-  const fields = { resource: 'shared', node: 'h1', role: 1 };
+  const fields = { resource: 'shared', node: 'h1', role: 1, security: 0 };
   const newer = decodePreface(preface(speaks(1, 2)));
   t.same(newer, { ...fields, versionMin: 1, versionMax: 2 });
   t.ok(prefaceVersionFits(newer));
