@@ -45,6 +45,7 @@ const packageOwners: Record<string, readonly string[]> = {
   'fuse-native': ['lib/fuse/native-frontend.ts'],
   'lz4-napi': ['lib/net/lz4.ts'],
   pino: ['lib/daemon/logger.ts'],
+  'pino-pretty': ['lib/daemon/logger.ts'],
   ajv: ['lib/config', 'lib/control', 'test'],
   commander: ['cli', 'test/bench/options.ts'],
   unified: ['man'],
