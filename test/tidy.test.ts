@@ -47,6 +47,7 @@ const packageOwners: Record<string, readonly string[]> = {
   'lz4-napi': ['lib/net/lz4.ts'],
   '@peculiar/x509': ['lib/pairing/certificates.ts'],
   pino: ['lib/daemon/logger.ts'],
+  'pino-pretty': ['lib/daemon/logger.ts'],
   ajv: ['lib/config', 'lib/control', 'test'],
   commander: ['cli', 'test/bench/options.ts'],
   unified: ['man'],

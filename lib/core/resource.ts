@@ -132,6 +132,7 @@ export class Resource implements SessionHost, AppIoHost, LinkerHost {
   turnEnd(): void {
     this.remote.io.turnEnd();
     this.session?.turnEnd();
+    this.roleChange.states.look();
   }
 
   /** Monotonic milliseconds when `tick` should be called next, or null. */
@@ -292,7 +293,6 @@ export class Resource implements SessionHost, AppIoHost, LinkerHost {
     this.completeAtLastContact = true;
     this.io.singleCopyWrites = 0;
     if (this.role === 'primary') this.io.useStream(session.becomeSender());
-    this.context.log.info({}, 'both copies are complete');
     this.io.recheck();
     this.roleChange.poke();
   }

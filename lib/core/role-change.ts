@@ -10,6 +10,7 @@ import type { Resource } from './resource.ts';
 import { isServed } from './remote-state.ts';
 import type { Session } from './session.ts';
 import type { SessionPhase } from './session-host.ts';
+import { StateLog } from './state-log.ts';
 import { withAncestor, type SuperblockPatch } from './superblock-store.ts';
 
 export type PromoteDone = (refusal: { message: string; hint: string } | null) => void;
@@ -45,6 +46,7 @@ const resumeAnnounceMs = 5000;
 export class RoleChange {
   /** Why resume() is not answered yet, as a sentence; empty while nothing waits. */
   waitsFor = '';
+  readonly states: StateLog;
   readonly #resource: Resource;
   #request: Request | null = null;
   /** The last part of a stop waits for the disk: called once where the disk fails instead. */
@@ -52,6 +54,7 @@ export class RoleChange {
 
   constructor(resource: Resource) {
     this.#resource = resource;
+    this.states = new StateLog(resource);
   }
 
   /** A promotion was asked for and is not answered yet. */
@@ -97,6 +100,7 @@ export class RoleChange {
 
   /** Something changed that a waiting promotion may depend on. */
   poke(): void {
+    this.states.look();
     if (this.#resource.failed || this.#resource.isDiskless) this.#stopEnd?.();
     const request = this.#request;
     if (request === null) return;

@@ -16,7 +16,7 @@ export type CoreStatus = Pick<
   'needsHuman' | 'keptBytes' | 'keptFile' | 'protocol' | 'protocolFeatures'
 >;
 
-function statusWord(resource: Resource): StatusWord {
+export function statusWord(resource: Resource): StatusWord {
   const { session, role, refusal, failed, context } = resource;
   if (failed) return 'failed';
   if (resource.isDiskless && isServed(session)) return 'diskless';
@@ -49,7 +49,8 @@ function connectionWord(resource: Resource): ConnectionWord {
   }
 }
 
-function detailText(resource: Resource): string {
+/** Why the connection is what it is, or what the operator should know. */
+export function detailText(resource: Resource): string {
   const { failed, failure, refusal, session, linker, lostBecause, context, tail } = resource;
   if (failed) return failure;
   if (resource.isDiskless) return disklessText(resource);

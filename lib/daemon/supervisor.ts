@@ -254,7 +254,7 @@ export class Supervisor {
   // --- the worker
 
   #workerEvent(event: WorkerEvent): void {
-    this.#log.info({ event }, 'event');
+    this.#log.debug({ event }, 'event'); // the worker has said why
     // So that the disk can be taken out.
     if (event === 'detach') this.#keeper.guard.close();
     if (event === 'detach' || event === 'attach') {

@@ -15,7 +15,6 @@ import { Daemon } from '../../lib/daemon/daemon.ts';
 import { Hooks, slowDefaultMs } from '../../lib/daemon/hooks.ts';
 import { Listener } from '../../lib/daemon/listener.ts';
 import type { PeerTarget } from '../../lib/daemon/listener.ts';
-import { readable } from '../../lib/daemon/logger.ts';
 import { PeerAddresses } from '../../lib/daemon/peer-addresses.ts';
 import { takePidfile } from '../../lib/daemon/pidfile.ts';
 import { PrefaceAnswer, encodePreface } from '../../lib/format/preface.ts';
@@ -354,13 +353,4 @@ it('hooks: arguments as the original’s, failures in the log', async (test) => 
   test.match(slow()[0], /^warn .*"resource":"shared","event":"disconnect"/);
   test.equal(slowDefaultMs, 60_000, 'as the original');
   await until('its end', () => lines.some((line) => line.includes('the hook ended')));
-});
-
-it('log: readable on a terminal', async (test) => {
-  const line = JSON.stringify({
-    level: 'warn', time: '2026-01-02T03:04:05.678Z', pid: 7, resource: 'shared', role: 'init',
-    msg: 'the hook failed', code: 3, why: 'x y',
-  });
-  test.equal(readable(line), '03:04:05 warn  [shared] (init) the hook failed code=3 why=x y\n');
-  test.equal(readable('no json\n'), 'no json\n');
 });
