@@ -58,12 +58,13 @@ export async function offerPair(options: OfferOptions): Promise<string[]> {
   const fingerprint = fingerprintOf(new X509Certificate(own.ca).raw);
   const sockets = new Set<net.Socket>();
   const server = net.createServer();
+  let timer: NodeJS.Timeout | undefined;
   try {
     await listen(server, host, port);
     const { port: used } = server.address() as net.AddressInfo;
     return await new Promise<string[]>((resolve, reject) => {
       const offer = new Offer(options, authority, own, key, { resolve, reject });
-      const timer = setTimeout(() => {
+      timer = setTimeout(() => {
         reject(new HastError('HAST_E_TIMEOUT', 'the other node did not come in time', {
           hint: 'hastctl pair init again',
         }));
@@ -82,6 +83,7 @@ export async function offerPair(options: OfferOptions): Promise<string[]> {
       options.onCode(formatCode({ host, port: used, fingerprint, key }));
     });
   } finally {
+    clearTimeout(timer);
     server.close();
     // The answer has left; the last bytes of a refusal may go too.
     for (const socket of sockets) setTimeout(() => socket.destroy(), 1000).unref();
