@@ -9,7 +9,7 @@ export type TcpAddress = Extract<Address, { host: string }>;
 export type SocketAddress = Extract<Address, { path: string }>;
 
 /** Where an address is used: decides the default port and what is allowed. */
-export type AddressUse = 'control' | 'listen' | 'remote' | 'source';
+export type AddressUse = 'control' | 'listen' | 'metrics' | 'remote' | 'source';
 
 /** Why a value is refused. */
 export interface Refusal {
@@ -18,8 +18,9 @@ export interface Refusal {
 }
 
 /**
- * Parses an address as written. The port defaults to 8457, for `source` to 0 (any). Only
- * `control` may be, and must be, a unix socket. Host names are not resolved.
+ * Parses an address as written. The port defaults to 8457, for `source` to 0 (any), for `metrics`
+ * to 9457. Only `control` may be, and must be, a unix socket. `metrics` may also be a port alone;
+ * without a host it is on loopback. Host names are not resolved.
  */
 export function parseAddress(text: string, use: 'control'): SocketAddress | Refusal;
 export function parseAddress(text: string, use: Exclude<AddressUse, 'control'>):
@@ -43,7 +44,7 @@ export function parseAddress(text: string, use: AddressUse): Address | Refusal {
   if (use === 'control') {
     return { message: "'control' must be a unix socket", hint: 'uds:///run/hast/hastctl.sock' };
   }
-  return tcpAddress(scheme, rest, use);
+  return tcpAddress(scheme, use === 'metrics' ? onLoopback(scheme, rest) : rest, use);
 }
 
 export function isRefusal(value: Address | Refusal): value is Refusal {
@@ -111,6 +112,13 @@ function splitHost(rest: string): HostPort | Refusal {
   return { host: rest.slice(0, colon), port: rest.slice(colon + 1) };
 }
 
+/** With the host that is left out. */
+function onLoopback(family: TcpAddress['family'], rest: string): string {
+  const port = /^:?([0-9]+)$/.exec(rest)?.[1];
+  if (port === undefined) return rest;
+  return `${family === 'tcp6' ? '[::1]' : defaults.metricsHost}:${port}`;
+}
+
 function tcpAddress(
   family: TcpAddress['family'],
   rest: string,
@@ -129,7 +137,7 @@ function tcpAddress(
   }
   const portMin = use === 'source' ? 0 : limits.portMin;
   if (split.port === undefined) {
-    return { family, host, port: use === 'source' ? 0 : defaults.port };
+    return { family, host, port: defaultPort(use) };
   }
   const port = /^[0-9]{1,5}$/.test(split.port) ? Number(split.port) : -1;
   if (port < portMin || port > limits.portMax) {
@@ -137,6 +145,11 @@ function tcpAddress(
     return { message: `${quote(split.port)} is not a port`, hint: range };
   }
   return { family, host, port };
+}
+
+function defaultPort(use: AddressUse): number {
+  if (use === 'source') return 0;
+  return use === 'metrics' ? defaults.metricsPort : defaults.port;
 }
 
 const label = /^[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?$/;

@@ -11,6 +11,7 @@ export type Level = (typeof levels)[number];
 export type ValueKind =
   | 'control'
   | 'listen'
+  | 'metrics'
   | 'remote'
   | 'source'
   | 'path'
@@ -32,7 +33,7 @@ export interface Keyword {
   expects: string;
   /** Kind `choice`: the words allowed. */
   choices?: readonly string[];
-  /** Kinds `seconds`, `bytes` and `rate`. */
+  /** Kinds `seconds`, `bytes`, `rate` and `metrics`. */
   min?: number;
   max?: number;
 }
@@ -58,6 +59,13 @@ export const keywords: Readonly<Record<string, Keyword>> = {
   'control-group': { levels: nodeWide, kind: 'group', expects: 'a group of this machine' },
   pidfile: { levels: nodeWide, kind: 'path', expects: path },
   listen: { levels: nodeWide, kind: 'listen', expects: "an address: 'tcp://HOST[:PORT]'" },
+  metrics: {
+    levels: nodeWide,
+    kind: 'metrics',
+    expects: "an address: 'tcp://HOST[:PORT]', a port, or 'none'",
+    min: limits.portMin,
+    max: limits.portMax,
+  },
   rundir: { levels: nodeWide, kind: 'directory', expects: path },
   devdir: { levels: nodeWide, kind: 'directory', expects: path },
   'undo-directory': { levels: nodeWide, kind: 'directory', expects: path },

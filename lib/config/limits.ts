@@ -4,6 +4,8 @@ export { configLimits as limits } from '../format/limits.ts';
 /** What holds where the file says nothing. */
 export const defaults = {
   port: 8457,
+  metricsPort: 9457,
+  metricsHost: '127.0.0.1',
   rundir: '/run/hast',
   devdir: '/dev/hast',
   undoDirectory: '/var/lib/hast',

@@ -102,5 +102,7 @@ export interface Config {
   rundir: string;
   devdir: string;
   listen: Extract<Address, { host: string }>[];
+  /** Where metrics and the status page are served; null: nowhere. */
+  metrics: Extract<Address, { host: string }> | null;
   resources: ResourceConfig[];
 }

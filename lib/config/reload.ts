@@ -26,6 +26,7 @@ export interface ReloadPlan {
   /** The new configuration of a resource, and which of its fields differ. */
   changed: { resource: ResourceConfig; fields: ResourceField[] }[];
   listenChanged: boolean;
+  metricsChanged: boolean;
 }
 
 /** Every field of a resource: its keyword, and whether a resource at work can take a change. */
@@ -55,6 +56,7 @@ const fields: Readonly<Record<ResourceField, { keyword: string; live: boolean }>
 /** Every field of the daemon itself; `listen` and `resources` have their own rules. */
 const daemonFields: Readonly<Record<Exclude<keyof Config, 'listen' | 'resources'>, boolean>> = {
   file: true,
+  metrics: true,
   node: false,
   control: false,
   controlGroup: false,
@@ -99,7 +101,8 @@ export function planReload(
     refused.push(...refuseChanges(resource.name, differing, roleOf));
   }
   const listenChanged = !isDeepStrictEqual(listenSet(old), listenSet(next));
-  return { refused, added, removed, changed, listenChanged };
+  const metricsChanged = !isDeepStrictEqual(old.metrics, next.metrics);
+  return { refused, added, removed, changed, listenChanged, metricsChanged };
 }
 
 function refuseRemoval(name: string, role: Role): Refusal {

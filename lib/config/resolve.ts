@@ -58,6 +58,7 @@ export function resolve(tree: RawTree, context: ResolveContext): Resolved {
     const resolved = resolveResource(tree, one, mine, undoDirectory, context);
     return resolved === undefined ? [] : [resolved];
   });
+  const addresses = listen(tree, [root, ...mine], context);
   const pidfile = settings.value<string>('pidfile', `${rundir}/${defaults.pidfileName}`);
   const config: Config = {
     file: context.file,
@@ -67,7 +68,8 @@ export function resolve(tree: RawTree, context: ResolveContext): Resolved {
     pidfile: posix.normalize(pidfile),
     rundir,
     devdir: directory(settings.value<string>('devdir', defaults.devdir)),
-    listen: listen(tree, [root, ...mine], context),
+    listen: addresses,
+    metrics: metrics(settings, addresses, context.problems),
     resources: resources.map((resource) => resource.config),
   };
   const named = tree.root['resources'];
@@ -131,6 +133,23 @@ function controlGroup(settings: Settings, problems: Problems): Config['controlGr
   const hint = 'make it (groupadd), or give the number of a group that is not in /etc/group';
   problems.error(settings.at('control-group') ?? nowhere, `there is no group '${name}'`, hint);
   return null;
+}
+
+function metrics(
+  settings: Settings, addresses: readonly TcpAddress[], problems: Problems,
+): Config['metrics'] {
+  const written = settings.value<string | number>('metrics', 'none');
+  const address = written === 'none' ? null : parseAddress(String(written), 'metrics');
+  if (address === null || isRefusal(address)) return null;
+  const taken = addresses.find((one) => covers(one, address) || covers(address, one));
+  if (taken !== undefined) {
+    problems.error(
+      settings.at('metrics') ?? nowhere,
+      `'metrics' is the address at which this node listens for its peer: ${formatAddress(taken)}`,
+      'choose another port',
+    );
+  }
+  return address;
 }
 
 interface Listener {

@@ -25,6 +25,7 @@ function valueSchema(keyword: Keyword): object {
       return { type: 'integer', minimum: min, maximum: max };
     case 'bytes':
     case 'rate':
+    case 'metrics':
       return { type: ['integer', 'string'], minimum: min, maximum: max, valueKind: kind };
     case 'listen': {
       const one = { type: 'string', valueKind: kind };

@@ -24,6 +24,7 @@ export function refuseValue(kind: ValueKind | NameKind, text: string): Refusal |
       const address = parseAddress(text, kind);
       return isRefusal(address) ? address : null;
     }
+    case 'metrics':
     case 'remote': {
       const address = text === 'none' ? null : parseAddress(text, kind);
       return address !== null && isRefusal(address) ? address : null;

@@ -98,9 +98,10 @@ const flushesReserved = 16;
 
 /**
  * Of one data frame in so many the peer is asked, whatever the mode, to say that it has it: so is
- * told what the network takes and what the peer's disk.
+ * told what the network takes and what the peer's disk. A prime: a rhythm of the application is
+ * not met at the same point each time.
  */
-const sampleEvery = 16;
+const sampleEvery = 17;
 /** In the ring of kinds: a frame of a resync, which is not measured. */
 const notMeasured = 255;
 /** In `receivedAt`. */

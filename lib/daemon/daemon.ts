@@ -27,6 +27,7 @@ import { within } from './deadline.ts';
 import type { DeviceOperations } from './device.ts';
 import { Hooks } from './hooks.ts';
 import type { PeerTarget } from './listener.ts';
+import { Monitor } from './monitor.ts';
 import { Listener } from './listener.ts';
 import type { Lookup } from './peer-addresses.ts';
 import { PeerFacts } from './peer-facts.ts';
@@ -84,6 +85,7 @@ export class Daemon {
   readonly #switchovers: Switchovers;
   readonly #facts: PeerFacts;
   readonly #watchers = new Watchers(() => [...this.#supervisors.values()]);
+  readonly #monitor: Monitor;
   readonly #supervisors = new Map<string, Supervisor>();
   #config: Config;
   #pidfile: Pidfile | undefined;
@@ -114,6 +116,10 @@ export class Daemon {
       resource: (name) => this.#supervisors.get(name)?.resource,
       status: async (name) => await this.#only(name).status(),
     });
+    this.#monitor = new Monitor(options.log, {
+      node: options.config.node, startedAt, watchers: this.#watchers,
+      supervisors: () => [...this.#supervisors.values()],
+    });
     for (const resource of options.config.resources) this.#add(resource);
   }
 
@@ -136,6 +142,11 @@ export class Daemon {
   /** Port of the first listening socket. */
   get port(): number {
     return this.#listener.port;
+  }
+
+  /** Port of metrics and status page; 0 without them. */
+  get metricsPort(): number {
+    return this.#monitor.port;
   }
 
   async handle(request: ControlRequest): Promise<ReplyOf[keyof ReplyOf]> {
@@ -263,7 +274,7 @@ export class Daemon {
   // --- start and end
 
   async #open(): Promise<void> {
-    const { rundir, devdir, pidfile, control, controlGroup, listen } = this.#config;
+    const { rundir, devdir, pidfile, control, controlGroup, listen, metrics } = this.#config;
     await ownDirectory(rundir, rundirMode, 'rundir');
     await ownDirectory(devdir, devdirMode, 'devdir');
     await fs.mkdir(path.dirname(pidfile), { recursive: true }).catch(() => undefined);
@@ -288,6 +299,7 @@ export class Daemon {
       await Promise.all([...this.#supervisors.values()].map((one) => one.adopt()));
       this.#options.store?.settle();
       await this.#listener.listen(listen);
+      await this.#monitor.listen(metrics);
       await this.#reloadAdopted();
     } catch (error) {
       this.#stopping = true;
@@ -299,6 +311,7 @@ export class Daemon {
 
   async #close(): Promise<void> {
     this.#listener.close();
+    this.#monitor.close();
     await this.#control?.close();
     // It stays while a worker does.
     await fs.rmdir(workerFolder(this.#config.rundir)).catch(() => undefined);
@@ -432,6 +445,11 @@ export class Daemon {
         await this.#listener.listen(next.listen);
         undo.push(() => this.#listener.listen(old));
       }
+      if (plan.metricsChanged) {
+        const old = this.#config.metrics;
+        await this.#monitor.listen(next.metrics);
+        undo.push(() => this.#monitor.listen(old));
+      }
       for (const { resource } of plan.changed) {
         const supervisor = this.#supervisors.get(resource.name);
         if (supervisor === undefined) continue;
@@ -450,5 +468,6 @@ export class Daemon {
     for (const name of plan.removed) this.#supervisors.delete(name);
     this.#config = next;
     for (const resource of plan.added) this.#add(resource);
+    this.#monitor.resourcesChanged();
   }
 }

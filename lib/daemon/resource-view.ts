@@ -2,6 +2,7 @@
 import { errorText } from '../base/errors.ts';
 import type { ResourceStatistics } from '../format/statistics.ts';
 import type { ResourceStatus } from '../format/status.ts';
+import { within } from './deadline.ts';
 import { idleStatus } from './idle-status.ts';
 import type { WorkerKeeper } from './worker-keeper.ts';
 
@@ -26,7 +27,9 @@ export async function viewOf(
   }
   const { pid } = run.worker;
   try {
-    const { status, statistics } = await run.worker.view(timeoutMs);
+    // The question may be another one's, with more patience.
+    const view = run.worker.view(timeoutMs);
+    const { status, statistics } = await within(timeoutMs, 'the status', view);
     // One of an older release does not say everything.
     const said = { ...idle, authentication: 'none' as const, ...status };
     const whole = { ...said, role: keeper.role, device: link, worker: pid };

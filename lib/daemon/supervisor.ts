@@ -56,6 +56,8 @@ export class Supervisor {
   #device: Device;
   #tail: Promise<unknown> = Promise.resolve();
   #isSplitBrainTold = false;
+  /** Workers that ended out of order. */
+  workerDeaths = 0;
 
   constructor(options: SupervisorOptions) {
     this.#options = options;
@@ -284,6 +286,7 @@ export class Supervisor {
     if (this.#keeper.state === 'secondary') {
       void this.#operate(async () => {
         if (run !== this.#keeper.run || this.#keeper.state !== 'secondary') return;
+        this.workerDeaths++;
         this.#log.error({ end: exitText(exit) }, 'the worker ended unexpectedly');
         const lived = performance.now() - run.worker.startedAt;
         if (lived >= this.#timing.stableMs) this.#keeper.restarts = 0;
@@ -295,6 +298,7 @@ export class Supervisor {
       void this.#operate(async () => {
         const { state } = this.#keeper;
         if (run !== this.#keeper.run || (state !== 'primary' && state !== 'resuming')) return;
+        this.workerDeaths++;
         await this.#revival.begin(run, exitText(exit));
       });
     }

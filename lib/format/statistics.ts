@@ -16,7 +16,7 @@ export type RequestKind = (typeof requestKinds)[number];
  * - `peer`: from the moment a frame is queued for the peer until the peer has executed it;
  * - `network`: of that, until the peer's process said that it has the frame in memory;
  * - `peer-disk`: of that, the rest.
- * The last two are taken of every sixteenth write or discard, in every mode.
+ * The last two are taken of one write or discard in seventeen, in every mode.
  */
 export const latencyStages = ['total', 'local', 'peer', 'network', 'peer-disk'] as const;
 export type LatencyStage = (typeof latencyStages)[number];

@@ -38,6 +38,7 @@ const sampleValues: Readonly<Record<string, string>> = {
   'control-group': 'root',
   pidfile: '/tmp/pid',
   listen: 'tcp://10.0.0.1',
+  metrics: 'tcp://10.0.0.1:9000',
   rundir: '/tmp/run',
   devdir: '/tmp/dev',
   'undo-directory': '/tmp/undo',
@@ -256,6 +257,7 @@ control uds:///tmp/ctl
 pidfile /tmp/pid
 listen tcp://10.0.0.1
 listen tcp6://[::1]:99
+metrics 9458
 rundir /tmp/run
 devdir /tmp/dev
 undo-directory /tmp/undo/
@@ -280,6 +282,7 @@ const fullJson = {
   control: 'uds:///tmp/ctl',
   pidfile: '/tmp/pid',
   listen: ['tcp://10.0.0.1', 'tcp6://[::1]:99'],
+  metrics: 9458,
   rundir: '/tmp/run',
   devdir: '/tmp/dev',
   'undo-directory': '/tmp/undo',

@@ -64,6 +64,7 @@ t.test('load: the short example, and every default', async (t) => {
       { family: 'tcp4', host: '0.0.0.0', port: 8457 },
       { family: 'tcp6', host: '::', port: 8457 },
     ],
+    metrics: null,
     resources: [{
       name: 'shared',
       deviceName: 'shared',
@@ -352,4 +353,35 @@ t.test('schema: valid itself, and described in the documentation', async (t) => 
     const shown = value.toLocaleString('en').replaceAll(',', ' ');
     t.match(docs, new RegExp(`^\\|.*\\b${shown}\\b`, 'm'), `${name}: ${shown} is in a table`);
   }
+});
+
+t.test('metrics: off, a port, an address, and what is refused', async (t) => {
+  const metrics = (lines: string) => load(`${lines}\nresource a { local /dev/b
+    on h1 { remote none } }`);
+  const loopback = { family: 'tcp', host: '127.0.0.1', port: 9457 };
+  const good: [string, object | null][] = [
+    ['', null],
+    ['metrics none', null],
+    ['metrics 9457', loopback],
+    ['metrics :9457', loopback],
+    ['metrics tcp://:9457', loopback],
+    ['metrics tcp://127.0.0.1', loopback],
+    ['metrics tcp6://:1', { family: 'tcp6', host: '::1', port: 1 }],
+    ['metrics tcp://0.0.0.0:80', { family: 'tcp', host: '0.0.0.0', port: 80 }],
+    ['metrics 9457 on h1 { metrics none }', null],
+    ['on h1 { metrics 9457 } on h2 { metrics 1 }', loopback],
+  ];
+  for (const [text, value] of good) {
+    const { config, problems } = metrics(text);
+    t.same(problems, [], text);
+    t.same(config?.metrics, value, text);
+  }
+  for (const text of ['metrics 0', 'metrics 65536', 'metrics tcp://h:x', 'metrics uds:///x']) {
+    t.equal(metrics(text).config, undefined, text);
+  }
+  t.match(metrics('metrics tcp://0.0.0.0:8457').format(), /listens for its peer.*another port/s);
+  t.match(metrics('listen tcp://10.0.0.1:9457 metrics tcp://10.0.0.1').format(), /another port/);
+  const resources = { a: { local: '/b', on: { h1: { remote: 'none' } } } };
+  const json = load(JSON.stringify({ metrics: 9457, resources }), { file: 'hast.json' });
+  t.same(json.config?.metrics, loopback);
 });

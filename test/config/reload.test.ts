@@ -22,7 +22,7 @@ function plan(old: string, next: string, role: Role = 'primary'): ReloadPlan {
 
 t.test('reload: nothing changed', async (t) => {
   t.strictSame(plan(resource('a'), `timeout 20 ${resource('a')}`), {
-    refused: [], added: [], removed: [], changed: [], listenChanged: false,
+    refused: [], added: [], removed: [], changed: [], listenChanged: false, metricsChanged: false,
   });
 });
 

@@ -86,9 +86,9 @@ for (const mode of ['fullsync', 'memsync', 'async'] as const) {
     t.equal(histogram(b, 'local', 'write')?.count, 64);
     t.equal(histogram(a, 'peer', 'write')?.count, 64);
     const network = histogram(a, 'network', 'write');
-    t.equal(network?.count, 4, 'one in sixteen');
+    t.equal(network?.count, 3, 'one in seventeen');
     const disk = histogram(a, 'peer-disk', 'write');
-    t.equal(disk?.count, 4);
+    t.equal(disk?.count, 3);
     const mean = (one: LatencyHistogram | undefined): number => one === undefined ? NaN
       : one.sum / one.count;
     t.ok(mean(network) > 0);

@@ -187,6 +187,7 @@ export function nodeConfig(directory: string, more: Partial<Config> = {}): Confi
     rundir,
     devdir: path.join(directory, 'dev'),
     listen: [{ family: 'tcp', host: '127.0.0.1', port: 0 }],
+    metrics: null,
     resources: [],
     ...more,
   };
