@@ -153,8 +153,8 @@ export function textPage(status: number, text: string): Page {
 }
 
 /**
- * The same answer for everybody who asks while it is made, and afterwards for `ms`, or four times as
- * long as it took: making it never takes more than a fifth of the time.
+ * The same answer for everybody who asks while it is made, and afterwards for `ms`, or four
+ * times as long as it took: making it never takes more than a fifth of the time.
  */
 export function shared<T>(ms: number, make: () => Promise<T>): () => Promise<T> {
   let made: Promise<T> | null = null;
