@@ -8,6 +8,7 @@ import {
 } from '../../lib/format/hello.ts';
 import { limits } from '../../lib/format/limits.ts';
 import { decodePreface, encodePreface, prefaceSize } from '../../lib/format/preface.ts';
+import { ownProtocol } from '../../lib/format/protocol.ts';
 import { decodeSwitchover, encodeSwitchover } from '../../lib/format/switchover.ts';
 import {
   encodeFrame, FrameReader, headerSize, headerStruct, type WireOptions,
@@ -140,8 +141,9 @@ function runPreface(random: Random): void {
   }
   const found = taken(['HAST_E_PROTOCOL'], raw, () => decodePreface(raw));
   if (found === null || found.value.versionMax !== 1 || found.value.versionMin !== 1) return;
-  const { resource, node, role } = found.value;
-  check(encodePreface(resource, node, role).equals(raw), 'encode(decode(x)) is not x', raw);
+  const { resource, node, role, security } = found.value;
+  const again = encodePreface(resource, node, role, ownProtocol, security);
+  check(again.equals(raw), 'encode(decode(x)) is not x', raw);
 }
 
 /** A hello that is taken as it is. */
