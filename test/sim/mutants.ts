@@ -394,7 +394,7 @@ export const mutants: readonly Mutant[] = [
   },
   {
     name: 'diskless-fails-requests', file: remoteState, rule: 'requests', seeds: 300,
-    find: 'for (const { app, held } of pending) this.io.submit(app, held);',
+    find: 'for (const { app, held, since } of pending) this.io.submit(app, held, since);',
     replace: 'for (const { app } of pending) app.complete(5);', faults: losses,
   },
   {
@@ -443,7 +443,7 @@ export const mutants: readonly Mutant[] = [
   {
     name: 'left-when-it-is-written-here', file: 'lib/core/app-record.ts', rule: 'in flight',
     seeds: 1000,
-    find: '    this.#io.left(this);\n', replace: '',
+    find: '    this.#io.executed(this);\n', replace: '',
     also: [{
       file: 'lib/core/inflight-table.ts', find: 'const holdersOfOne = 2;',
       replace: 'const holdersOfOne = 1;',
