@@ -44,10 +44,15 @@ class Container {
     return this.run(process.execPath, path.join(programs, `${program}.js`), ...args);
   }
 
-  /** Number of the FUSE connection that is mounted in it. */
+  /**
+   * Number of the FUSE connection that this node mounted in it. It has what was mounted outside
+   * when it began as well: the volumes of other tests.
+   */
   connection(): string {
     const text = fs.readFileSync(`/proc/${this.#first}/mountinfo`, 'utf8');
-    return / 0:(\d+) [^\n]* - fuse hast /.exec(text)?.[1] ?? '';
+    const own = text.split('\n').find((line) =>
+      line.includes(` ${this.#node.rundir}/`) && line.includes(' - fuse hast '));
+    return / 0:(\d+) /.exec(own ?? '')?.[1] ?? '';
   }
 
   /** The outer one first: it would keep the mount namespace. The first one inside dies with it. */
