@@ -156,6 +156,8 @@ const work: Family[] = [
 const workings: Family[] = [
   one('counter', 'connects_total', 'Connections that a handshake accepted',
     ({ statistics }) => statistics?.connects),
+  one('counter', 'bad_frames_total', 'Connections that ended because of what the peer sent',
+    ({ statistics, status }) => statistics === null ? null : status.statistics.badFrames),
   one('counter', 'map_updates_total', 'Writes of the dirty map',
     ({ statistics }) => statistics?.mapUpdates),
   one('gauge', 'hot_extents', 'Extents listed as hot', ({ statistics }) => statistics?.hotExtents),

@@ -9,6 +9,7 @@ import { resourceName, type Lab } from '../../cli/lab.ts';
 import type { LabNode } from '../../cli/lab-node.ts';
 import { sleep, until } from '../../cli/lab-run.ts';
 import { killPart } from '../fixtures/e2e-kill.ts';
+import { plainNode } from '../daemon/world.ts';
 import { checksums, makeFilesystem, pairTest, writeFile } from '../fixtures/e2e-lab.ts';
 
 const refused = 77;
@@ -31,7 +32,10 @@ async function reloadTest(inner: Test, lab: Lab): Promise<void> {
   await h1.mount('-o', 'noatime');
   const { worker } = await h1.status();
 
-  lab.configure({ resource: ['replication async', 'checksum sha256', 'compression lzf'] });
+  lab.configure({
+    global: ['metrics 9457'],
+    resource: ['replication async', 'checksum sha256', 'compression lzf'],
+  });
   for (const node of nodes) inner.match(await reload(node), 'configuration reloaded');
   for (const node of nodes) {
     const { replication, checksum, compression } = await node.status();
@@ -39,6 +43,7 @@ async function reloadTest(inner: Test, lab: Lab): Promise<void> {
   }
   await writeFile(h1, 'after the reload', '4M');
   await lab.settle();
+  await metricsTest(inner, lab);
 
   // One change that cannot be made live keeps the whole: also the one that could.
   const other = path.join(lab.directory, 'other');
@@ -65,6 +70,30 @@ async function reloadTest(inner: Test, lab: Lab): Promise<void> {
   await h1.unmount();
   await lab.settle();
   await inner.resolves(lab.compare(), 'the copies are equal');
+}
+
+/** `metrics` came with the reload; a node of a lab has a loopback of its own. */
+async function metricsTest(inner: Test, { h1, h2 }: Lab): Promise<void> {
+  const get = async (node: LabNode, path: string): Promise<string> => {
+    const script = `fetch('http://127.0.0.1:9457/${path}').then((reply) => reply.text())` +
+      '.then((text) => process.stdout.write(text))';
+    return await node.onNode(['env', ...plainNode, '-e', script]);
+  };
+  const label = `resource="${resourceName}"`;
+  const [one, two] = [await get(h1, 'metrics'), await get(h2, 'metrics')];
+  inner.match(one, `hast_role{${label},role="primary"} 1\n`);
+  inner.match(one, `hast_local_disk{${label},state="up-to-date"} 1\n`);
+  inner.match(one, new RegExp(`hast_requests_total\\{${label},kind="write"\\} [1-9]`));
+  inner.match(two, new RegExp(`hast_executed_bytes_total\\{${label},kind="write"\\} [1-9]`));
+  for (const stage of ['total', 'local', 'peer', 'network', 'peer-disk']) {
+    const labels = `${label},stage="${stage}",kind="write"`;
+    inner.match(one, new RegExp(`hast_latency_seconds_count\\{${labels}\\} [1-9]`), stage);
+  }
+  const { resources: [shared] } = JSON.parse(await get(h1, 'status.json')) as {
+    resources: { map: { mediaSize: number }; hasAnswered: boolean }[];
+  };
+  inner.match(shared, { hasAnswered: true, map: { peerStale: [0] } });
+  inner.equal(await get(h1, `healthz/${resourceName}`), 'primary, complete\n');
 }
 
 async function inUse(inner: Test, lab: Lab): Promise<void> {

@@ -17,7 +17,8 @@ export function busyFacts(name = 'shared'): ResourceFacts {
   pair.flush(pair.a);
   const idle = idleStatus(resourceConfig(name), `/dev/hast/${name}`, 'primary', '');
   const status = {
-    ...idle, status: 'syncing' as const, connection: 'syncing' as const, syncPercent: 12.5,
+    ...idle, statistics: { ...idle.statistics, badFrames: 0 },
+    status: 'syncing' as const, connection: 'syncing' as const, syncPercent: 12.5,
     syncRate: 1e6, syncEta: 30, dirtyBytes: 4096, mediaSize: 2 ** 30, disconnectedSince: 1e9,
   };
   return { status, statistics: coreStatistics(pair.a.running, 0), hasAnswered: true,
