@@ -15,7 +15,7 @@ const root = path.join(import.meta.dirname, '..');
 const alone = [
   'demo', 'kill-cycles', 'large', 'memory',
   // Their mount namespaces begin as copies, and would hold what another test has mounted.
-  'container', 'pacemaker',
+  'container', 'pacemaker', 'postgresql',
 ];
 
 interface Counts {
