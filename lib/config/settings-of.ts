@@ -1,4 +1,5 @@
 /** A resource's values as they would be written in hast.conf, for comparing two nodes. */
+import { authenticationOf } from './authentication.ts';
 import type { ResourceConfig } from './model.ts';
 
 /** What belongs to one node (local, remote, source, undo-directory) is not among them. */
@@ -16,6 +17,7 @@ export function settingsOf(resource: ResourceConfig): Record<string, string> {
     'disk-timeout': String(resource.diskTimeout), 'on-no-data': resource.onNoData,
     'on-stop': resource.onStop,
     'resync-rate': resource.resyncRate === 0 ? 'auto' : String(resource.resyncRate),
+    authentication: authenticationOf(resource).kind,
     mount: mount === null ? 'none' : 'yes', ...place,
   };
 }

@@ -58,6 +58,8 @@ t.test('compare: each difference is named', async (t) => {
       /'timeout' is 1 in the file of h1, and 9 on h2/, /reload/],
     [answer({}, { settings: { ...settingsOf(resource), cache: 'direct' } }), 'note',
       /'cache'/, /reload/],
+    [answer({}, { settings: { ...settingsOf(resource), authentication: 'tls' } }), 'warning',
+      /'authentication' is none in the file of h1, and tls on h2/, /reload/],
     [answer({}, { local: '/dev/sdc1' }), 'warning', /'local' of h2 is \/dev\/sdb1; there/, /same/],
     [answer({}, { remote: 'tcp://10.0.0.7', remoteAddresses: ['10.0.0.1'] }), 'warning',
       /'remote' of h2 is 10\.0\.0\.1 port 8457; there it is tcp:\/\/10\.0\.0\.7/, /same/],

@@ -45,16 +45,23 @@ async function startServer(node: LabNode): Promise<void> {
 }
 
 /** It writes over its environment, by which the lab finds the processes of a node. */
-function killServer(node: LabNode): void {
-  const file = path.join(node.mountPoint, 'pg/postmaster.pid');
-  if (!fs.existsSync(file)) return;
-  const postmaster = Number(fs.readFileSync(file, 'utf8').split('\n')[0]);
-  const arguments_ = `/proc/${postmaster}/cmdline`;
-  // The number may be somebody else's by now.
-  if (!fs.existsSync(arguments_)) return;
-  if (!fs.readFileSync(arguments_, 'utf8').includes(node.mountPoint)) return;
-  const children = fs.readFileSync(`/proc/${postmaster}/task/${postmaster}/children`, 'utf8');
-  for (const pid of [postmaster, ...children.trim().split(' ').filter(Boolean).map(Number)]) {
+function serverProcesses(node: LabNode): number[] {
+  const data = path.join(node.mountPoint, 'pg');
+  return fs.readdirSync('/proc').filter((name) => /^\d+$/.test(name)).filter((pid) => {
+    try {
+      const words = fs.readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0');
+      return words.includes(data) && words.some((word) => word.endsWith('/postgres'));
+    } catch {
+      return false; // it has ended
+    }
+  }).map(Number).flatMap((pid) => {
+    const children = fs.readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim();
+    return [pid, ...children.split(' ').filter(Boolean).map(Number)];
+  });
+}
+
+function kill(pids: readonly number[]): void {
+  for (const pid of pids) {
     try {
       process.kill(pid, 'SIGKILL');
     } catch {
@@ -125,8 +132,10 @@ async function failover(test: Test, lab: Lab): Promise<void> {
   const loads = Array.from({ length: clients }, (_, index) => client(h1, index + 1));
   await until('the commits', 60_000, () =>
     Promise.resolve(loads.every(({ heard }) => heard.length >= commits) ? true : undefined));
+  const server = serverProcesses(h1);
+  test.ok(server.length > 1, 'the server is found');
   const dying = h1.kill();
-  killServer(h1);
+  kill(server);
   await dying;
   await h1.clearRemains();
   await Promise.all(loads.map((one) => one.end()));
@@ -157,7 +166,7 @@ else {
     try {
       await failover(test, lab);
     } finally {
-      for (const node of lab.nodes) killServer(node);
+      for (const node of lab.nodes) kill(serverProcesses(node));
     }
   });
 }
