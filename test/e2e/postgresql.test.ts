@@ -21,6 +21,7 @@ const commits = 150;
 const perClient = 1_000_000;
 const folder = findPrograms();
 const user = 'postgres';
+const clientGroups: number[] = [];
 
 /** The values of the example, for both nodes. */
 function exampleLines(): string[] {
@@ -81,7 +82,9 @@ function client(node: LabNode, number: number): Client {
   const data = path.join(node.mountPoint, 'pg');
   const psql = spawn('runuser', [
     '-u', user, '--', path.join(folder ?? '', 'psql'), '-h', data, '-XqAt', user,
-  ], { stdio: ['pipe', 'pipe', 'ignore'] });
+  ], { stdio: ['pipe', 'pipe', 'ignore'], detached: true });
+  // With runuser, whose child psql is.
+  if (psql.pid !== undefined) clientGroups.push(-psql.pid);
   const heard: string[] = [];
   let rest = '';
   let next = number * perClient;
@@ -166,6 +169,7 @@ else {
     try {
       await failover(test, lab);
     } finally {
+      kill(clientGroups);
       for (const node of lab.nodes) kill(serverProcesses(node));
     }
   });
