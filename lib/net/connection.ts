@@ -14,6 +14,26 @@ import { encodeFrame, FrameReader, type WireOptions } from '../format/wire.ts';
 /** How long finish() waits for the last bytes to leave. */
 export const finishMs = 2000;
 
+/**
+ * Hands on what the socket receives, first of all `rest`, and its end: more than once, where there
+ * is more than one sign of it. A port must not call back synchronously: so not from here.
+ */
+export function listen(
+  socket: net.Socket, rest: Buffer | null, take: (chunk: Buffer) => void,
+  end: (reason: string) => void,
+): void {
+  socket.setNoDelay(true);
+  socket.setTimeout(0);
+  socket.on('data', take);
+  socket.on('error', (error) => end(`connection error: ${error.message}`));
+  socket.on('end', () => end('the peer closed the connection'));
+  socket.on('close', () => end('the connection is closed'));
+  setImmediate(() => {
+    if (rest !== null && rest.length > 0) take(rest);
+    if (!socket.destroyed) socket.resume();
+  });
+}
+
 export class PeerConnection implements LinkPort {
   readonly #socket: net.Socket;
   readonly #options: WireOptions;
@@ -34,17 +54,7 @@ export class PeerConnection implements LinkPort {
       socket.write(piece);
     };
     this.#reader = new FrameReader(options, (frame) => this.#handler?.frame(frame));
-    socket.setNoDelay(true);
-    socket.setTimeout(0);
-    socket.on('data', (chunk) => this.#take(chunk));
-    socket.on('error', (error) => this.#end(`connection error: ${error.message}`));
-    socket.on('end', () => this.#end('the peer closed the connection'));
-    socket.on('close', () => this.#end('the connection is closed'));
-    // After the caller's constructor: ports never call back synchronously.
-    setImmediate(() => {
-      if (rest !== null && rest.length > 0) this.#take(rest);
-      if (!socket.destroyed) socket.resume();
-    });
+    listen(socket, rest, (chunk) => this.#take(chunk), (reason) => this.#end(reason));
   }
 
   send(frame: Frame): void {

@@ -5,6 +5,7 @@
  * - The preface, sent in clear, is bound: its digest is the protocol name (ALPN) of the handshake.
  * - Either side says in one byte what it thinks of the other, so that both can tell a person.
  * - Nothing is resumed: each connection proves anew who it comes from.
+ * - Node judges nothing (`rejectUnauthorized`): judge() alone decides who is let in, on both sides.
  */
 import { constants, createHash, X509Certificate } from 'node:crypto';
 import type * as net from 'node:net';
@@ -182,11 +183,11 @@ function firstByte(socket: tls.TLSSocket, take: (byte: number, rest: Buffer) => 
   });
 }
 
-/** What stands against the peer's certificate; an empty text if nothing does. */
+/** What stands against the peer; an empty text if nothing does. */
 function judge(
   socket: tls.TLSSocket, credentials: Credentials,
 ): { answer: number; text: string } {
-  if (credentials.kind === 'secret') return { answer: PrefaceAnswer.ok, text: '' };
+  if (credentials.kind === 'secret') return judgeSecret(socket);
   const certificate = socket.getPeerX509Certificate();
   if (certificate === undefined) {
     return {
@@ -204,6 +205,21 @@ function judge(
     text: `the peer's certificate is for ${names}, and not for ` +
       `${credentials.peers.join(' or ')}: name the peer so in its 'on' section, or make a ` +
       'certificate for it (hastctl pair init)',
+  };
+}
+
+/**
+ * A handshake from the secret counts as a resumed session (tlsSocket.isSessionReused of Node). Who
+ * does not have the secret may pass it over and show a certificate, with which TLS is content.
+ */
+function judgeSecret(socket: tls.TLSSocket): { answer: number; text: string } {
+  if (socket.isSessionReused() && socket.getPeerX509Certificate() === undefined) {
+    return { answer: PrefaceAnswer.ok, text: '' };
+  }
+  return {
+    answer: PrefaceAnswer.needsSecret,
+    text: 'who answers in place of the peer has no secret: it shows a certificate; find out who ' +
+      'it is, and on the peer set the same secret',
   };
 }
 

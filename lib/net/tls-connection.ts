@@ -14,7 +14,7 @@ import type { LinkHandler, LinkPort } from '../core/ports.ts';
 import type { Frame } from '../format/frame.ts';
 import { encodeFrame, FrameReader, type WireOptions } from '../format/wire.ts';
 import type { Reactor, TurnEnd } from '../uring/reactor.ts';
-import { finishMs } from './connection.ts';
+import { finishMs, listen } from './connection.ts';
 import { ReceiveMemory } from './receive-memory.ts';
 
 /** Pieces from this size on are written alone. */
@@ -58,17 +58,7 @@ export class TlsConnection implements LinkPort, TurnEnd {
     const reader = new FrameReader(options, (frame) => this.#handler?.frame(frame));
     this.#memory = new ReceiveMemory(reader);
     if (reactor !== null) reactor.nodeIsBusy = () => this.#isBusy();
-    socket.setNoDelay(true);
-    socket.setTimeout(0);
-    socket.on('data', (chunk) => this.#take(chunk));
-    socket.on('error', (error) => this.#end(`connection error: ${error.message}`));
-    socket.on('end', () => this.#end('the peer closed the connection'));
-    socket.on('close', () => this.#end('the connection is closed'));
-    // After the caller's constructor: ports never call back synchronously.
-    setImmediate(() => {
-      if (rest !== null && rest.length > 0) this.#take(rest);
-      if (!socket.destroyed) socket.resume();
-    });
+    listen(socket, rest, (chunk) => this.#take(chunk), (reason) => this.#end(reason));
   }
 
   send(frame: Frame): void {
@@ -153,14 +143,14 @@ export class TlsConnection implements LinkPort, TurnEnd {
       this.#memory.push(chunk);
     } catch (error) {
       if (!(error instanceof HastError)) throw error;
-      this.#end(error.message);
+      this.#end(error.message, true);
     }
   }
 
-  #end(reason: string): void {
+  #end(reason: string, isBad = false): void {
     const handler = this.#handler;
     this.#handler = null;
     this.#socket.destroy();
-    if (handler !== null) setImmediate(() => handler.closed(reason));
+    if (handler !== null) setImmediate(() => handler.closed(reason, isBad));
   }
 }

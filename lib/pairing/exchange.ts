@@ -247,6 +247,12 @@ function askFor(code: PairCode, line: string, timeoutMs: number): Promise<string
       }
     });
     socket.once('secureConnect', () => {
+      // Without the code somebody could still show a certificate that this machine trusts.
+      if (!socket.isSessionReused()) {
+        fail('HAST_E_REFUSED', `${where} does not know this code`, again);
+        socket.destroy();
+        return;
+      }
       socket.write(`${line}\n`);
       readLine(socket).then(resolve, reject).finally(() => socket.destroy());
     });

@@ -39,12 +39,14 @@ interface Door {
   failures: string[];
   frames: Frame[];
   closed: string[];
+  /** How many of these ended because of what came. */
+  bad: number;
   links: LinkPort[];
 }
 
 /** Node h2: takes connections as its worker does. */
 async function door(test: Test, files: Files, peer = 'h1'): Promise<Door> {
-  const here: Door = { port: 0, failures: [], frames: [], closed: [], links: [] };
+  const here: Door = { port: 0, failures: [], frames: [], closed: [], bad: 0, links: [] };
   const security = new PeerSecurity({
     log: silentLogger,
     resource: resourceConfig('shared', { authentication: authentication(files, 'h2', peer) }),
@@ -62,7 +64,10 @@ async function door(test: Test, files: Files, peer = 'h1'): Promise<Door> {
         answer(PrefaceAnswer.ok);
         here.links.push(openConnection(inner, wire, {
           frame: (frame) => here.frames.push({ ...frame }),
-          closed: (reason) => here.closed.push(reason),
+          closed: (reason, isBad = false) => {
+            here.closed.push(reason);
+            if (isBad) here.bad++;
+          },
         }, rest, null));
       });
     };
@@ -245,6 +250,46 @@ t.test('secret: another one, other names, another resource', async (test) => {
   test.match(await knock(test, own.port, one, ['h2', 'h1']), { failed: /different secrets/ });
 });
 
+/** Somebody at the peer's address who has a certificate of his own making, and no secret. */
+async function impostor(test: Test, names: readonly string[]): Promise<number> {
+  const authority = await Authority.create('his own');
+  const { certificate: cert, key } = await authority.issue(names);
+  const sockets: net.Socket[] = [];
+  const server = net.createServer((socket) => {
+    sockets.push(socket);
+    socket.on('error', () => undefined);
+    socket.once('readable', () => {
+      socket.read(prefaceSize);
+      socket.write(Buffer.of(PrefaceAnswer.ok));
+      const inner = tls.createServer({
+        cert, key, ALPNCallback: ({ protocols }) => protocols[0],
+      });
+      inner.on('tlsClientError', () => undefined);
+      inner.on('secureConnection', (secured) => {
+        secured.on('error', () => undefined);
+        secured.on('data', () => secured.write(Buffer.of(PrefaceAnswer.ok)));
+      });
+      inner.emit('connection', socket);
+    });
+  });
+  test.teardown(() => {
+    for (const socket of sockets) socket.destroy();
+    server.close();
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  return (server.address() as net.AddressInfo).port;
+}
+
+t.test('secret, certificates: an impostor with a certificate of his own', async (test) => {
+  const directory = test.testdir();
+  const [h1] = await writePair(directory, ['h1', 'h2']) as [TlsPaths, TlsPaths];
+  const port = await impostor(test, ['h2']);
+  test.match(await knock(test, port, writeSecret(directory)), {
+    link: null, failed: /has no secret: it shows a certificate/,
+  });
+  test.match(await knock(test, port, h1), { link: null, failed: /no CA in this node's/ });
+});
+
 /** Between the nodes: may change what h1 sends, counted from the first byte. */
 async function between(
   test: Test, port: number, change: (chunk: Buffer, at: number) => void,
@@ -308,6 +353,17 @@ t.test('in between: one changed bit ends the connection, nothing of it arrives',
   await until('the end', () => here.closed.length > 0 && closed.length > 0);
   test.match(here.closed, [/connection error/]);
   test.equal(here.frames.length, 1, 'the write did not come through');
+});
+
+t.test('within TLS too what is no frame ends the connection, and is counted', async (test) => {
+  const secret = writeSecret(test.testdir());
+  const here = await door(test, secret);
+  const { link } = await knock(test, here.port, secret);
+  // No such type.
+  link?.send(plainFrame(77 as FrameType));
+  await until('the end', () => here.closed.length > 0);
+  test.equal(here.bad, 1, here.closed.join());
+  test.same(here.frames, []);
 });
 
 t.test('large and small frames in turn, in both directions, in order', async (test) => {
