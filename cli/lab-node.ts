@@ -98,9 +98,22 @@ export class LabNode {
     fs.truncateSync(this.disk, size);
   }
 
-  /** The component becomes a block device: a loop device on the file. */
+  /**
+   * The component becomes a block device: a loop device on the file. It is named by a link, as in
+   * /dev/disk/by-id: which loop device is free depends on who else on the machine takes one.
+   */
   async useBlockDevice(): Promise<void> {
-    this.local = (await this.succeed(['losetup', '--find', '--show', this.disk])).trim();
+    const loop = (await this.succeed(['losetup', '--find', '--show', this.disk])).trim();
+    this.local = path.join(this.directory, 'component');
+    fs.rmSync(this.local, { force: true });
+    fs.symlinkSync(loop, this.local);
+  }
+
+  /** Another, empty block device of the size in place of the component, under the same name. */
+  async replaceBlockDevice(size = fs.statSync(this.disk).size): Promise<void> {
+    await this.succeed(['losetup', '-d', fs.realpathSync(this.local)]);
+    this.makeDisk(size);
+    await this.useBlockDevice();
   }
 
   /** `more`: variables in the environment of the daemon. */

@@ -31,10 +31,11 @@ async function loaded(lab: Lab): Promise<Load> {
 
 /** Processes of the node that have its component open. */
 function users(node: LabNode): number[] {
+  const component = fs.realpathSync(node.local);
   return node.processes().filter((pid) => {
     try {
       return fs.readdirSync(`/proc/${pid}/fd`).some((fd) =>
-        fs.readlinkSync(`/proc/${pid}/fd/${fd}`) === node.local);
+        fs.readlinkSync(`/proc/${pid}/fd/${fd}`) === component);
     } catch {
       return false;
     }
@@ -131,10 +132,7 @@ async function replaced(inner: Test, lab: Lab): Promise<void> {
   await running.more(20);
   await h1.control('detach', resourceName);
   await letGo(h1);
-  await h1.succeed(['losetup', '-d', h1.local]);
-  h1.makeDisk(size);
-  await h1.useBlockDevice();
-  lab.configure();
+  await h1.replaceBlockDevice();
   await h1.control('create', resourceName);
   inner.match((await h1.status()).status, 'diskless');
   await h1.control('attach', resourceName);

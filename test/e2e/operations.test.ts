@@ -198,23 +198,16 @@ class Room {
       isConnected ? connection !== 'connecting' : connection === 'connecting');
   }
 
-  async #newDisk(node: LabNode): Promise<void> {
-    const { size } = fs.statSync(node.disk);
-    await node.succeed(['losetup', '-d', node.local]);
-    node.makeDisk(size);
-    await node.succeed(['losetup', node.local, node.disk]);
-  }
-
   async happen(event: string): Promise<void> {
     const [, which, what = event] = /^(h[12]) (.*)$/.exec(event) ?? [];
     const node = which === 'h2' ? this.#lab.h2 : this.#lab.h1;
     const known: Record<string, () => Promise<void>> = {
       'has no power': () => this.#die(node),
       'is back': () => this.#boot(node),
-      'has a new disk': () => this.#newDisk(node),
+      'has a new disk': () => node.replaceBlockDevice(),
       'is a new machine': async () => {
         await this.#die(node);
-        await this.#newDisk(node);
+        await node.replaceBlockDevice();
       },
       'the cable breaks': async () => {
         await this.#lab.cut('drop');
