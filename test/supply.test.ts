@@ -49,6 +49,7 @@ t.test('supply: the list of docs/dependencies.md is what package-lock.json insta
     names.split(', ').map((name) => [name.trim(), license.trim()] as const)));
   /** Builds of one package for each platform. */
   const family = (name: string): string => name.replace(/^@koromix\/koffi-.*/, '@koromix/koffi-*')
+    .replace(/^@node-rs\/crc32-.*/, '@node-rs/crc32-*')
     .replace(/^@antoniomuso\/lz4-napi-.*/, '@antoniomuso/lz4-napi-*')
     .replace(/^fuse-shared-library-.*/, 'fuse-shared-library-*');
   const installed = new Map(production.map(({ name, license }) => [family(name), license]));
@@ -66,13 +67,17 @@ t.test('supply: versions are pinned, and no script runs at installation', async 
   const withScript = production.filter(({ hasInstallScript }) => hasInstallScript === true);
   t.same(withScript.map(({ name }) => name).sort(), scripted);
   for (const name of scripted) t.equal(manifest.allowScripts[name], false, name);
-  // koffi's binary is a package of its own: what is loaded was there without any script.
-  const script = 'module.require(process.argv[1]).load(null);' +
-    'console.log(Object.keys(require.cache).join())';
-  const { stdout } = spawnSync(process.execPath, ['-e', script, 'koffi'], {
-    encoding: 'utf8', env: { PATH: process.env['PATH'] },
-  });
-  t.match(stdout, /node_modules\/@koromix\/koffi-linux-/);
+  // The binary is a package of its own: what is loaded was there without any script.
+  const loads = (name: string, use: string): string => {
+    const script = `module.require(process.argv[1]).${use};` +
+      'console.log(Object.keys(require.cache).join())';
+    const { stdout } = spawnSync(process.execPath, ['-e', script, name], {
+      encoding: 'utf8', env: { PATH: process.env['PATH'] },
+    });
+    return stdout;
+  };
+  t.match(loads('koffi', 'load(null)'), /node_modules\/@koromix\/koffi-linux-/);
+  t.match(loads('@node-rs/crc32', 'crc32("")'), /node_modules\/@node-rs\/crc32-linux-/);
 });
 
 t.test('security: the tests that docs/security.md names are there', async (t) => {

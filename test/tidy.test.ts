@@ -44,6 +44,7 @@ const mayImport: Record<string, readonly string[]> = {
 /** Packages, and the files or folders that alone may import them. */
 const packageOwners: Record<string, readonly string[]> = {
   koffi: ['lib/base/libc.ts'],
+  '@node-rs/crc32': ['lib/base/checksum.ts'],
   'fuse-native': ['lib/fuse/native-frontend.ts'],
   'lz4-napi': ['lib/net/lz4.ts'],
   '@peculiar/x509': ['lib/pairing/certificates.ts'],

@@ -1,4 +1,5 @@
 /** Binary layouts, checksums and the table of errors: small things everything else rests on. */
+import * as zlib from 'node:zlib';
 import t from 'tap';
 import { assert, AssertionFailure, unreachable } from '../../lib/base/assert.ts';
 import { crc32, sha256 } from '../../lib/base/checksum.ts';
@@ -96,10 +97,23 @@ t.test('checksum: known answers', async (t) => {
   t.equal(crc32(Buffer.from('123456789')), 0xcbf43926);
   t.equal(crc32(Buffer.alloc(0)), 0);
   t.equal(crc32(Buffer.from('6789'), crc32(Buffer.from('12345'))), 0xcbf43926);
+  t.equal(crc32(Buffer.alloc(4096, 0xa5)), 0x4a9d36c6);
   t.equal(
     sha256(Buffer.from('abc')).toString('hex'),
     'ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad',
   );
+});
+
+t.test('checksum: crc32 is zlib\'s at every length, at any place in memory', async (t) => {
+  const bytes = Buffer.from(Array.from({ length: 70_000 }, (_, index) => index * 31 % 251));
+  for (const length of [0, 1, 80, 1023, 1024, 1025, 4096, 4097, 65_536, 69_993]) {
+    for (const from of [0, 1, 7]) {
+      const part = bytes.subarray(from, from + length);
+      for (const seed of [0, 1, 0xffff_ffff]) {
+        t.equal(crc32(part, seed), zlib.crc32(part, seed), `${length} from ${from}, ${seed}`);
+      }
+    }
+  }
 });
 
 t.test('errors: codes, classes, causes', async (t) => {
