@@ -5,7 +5,6 @@
  * bytes, so a flood costs no more work than one client.
  */
 import * as http from 'node:http';
-import type * as net from 'node:net';
 import { HastError, errnoName, errorText } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { formatAddress, type TcpAddress } from '../config/address.ts';
@@ -95,20 +94,7 @@ export class WebServer {
   }
 
   #bind(address: TcpAddress): Promise<http.Server> {
-    const { headerBytesMax, requestMs, idleMs } = this.#limits;
-    const server = http.createServer({
-      maxHeaderSize: headerBytesMax, requestTimeout: requestMs, headersTimeout: requestMs,
-      keepAliveTimeout: idleMs, connectionsCheckingInterval: Math.min(1000, requestMs),
-    }, (request, response) => {
-      this.#serve(request, response).catch((error: unknown) => {
-        this.#log.error({ path: request.url, error: errorText(error) }, 'a page failed');
-        response.destroy();
-      });
-    });
-    server.maxConnections = this.#limits.connectionsMax;
-    server.maxRequestsPerSocket = this.#limits.connectionRequestsMax;
-    server.timeout = idleMs;
-    server.on('connection', (socket) => this.#accepted(socket));
+    const server = pageServer(this.#log, this.#answer, this.#limits);
     const { host, port, family } = address;
     return new Promise((resolve, reject) => {
       server.once('error', (cause) => reject(bindError(address, cause)));
@@ -121,31 +107,53 @@ export class WebServer {
       });
     });
   }
+}
 
-  #accepted(socket: net.Socket): void {
-    socket.on('error', () => socket.destroy());
-    const timer = setTimeout(() => socket.destroy(), this.#limits.connectionMs);
-    socket.once('close', () => clearTimeout(timer));
-  }
-
-  async #serve(request: http.IncomingMessage, response: http.ServerResponse): Promise<void> {
-    const isBodied = request.headers['content-length'] !== undefined ||
-      request.headers['transfer-encoding'] !== undefined;
-    // What a client sends beyond its header is not read.
-    if (isBodied) response.setHeader('Connection', 'close');
-    for (const [name, value] of Object.entries(headers)) response.setHeader(name, value);
-    if (request.method !== 'GET' && request.method !== 'HEAD') {
-      response.setHeader('Allow', 'GET, HEAD');
-      send(response, textPage(405, 'only GET and HEAD\n'), true);
-      return;
-    }
-    const path = (request.url ?? '/').split('?', 1)[0] as string;
-    const page = await this.#answer(path).catch((error: unknown) => {
-      this.#log.error({ path, error: errorText(error) }, 'a page failed');
-      return textPage(500, 'failed: see the log of hastd\n');
+/** Not listening yet. What comes in is given to it as the event `connection`. */
+export function pageServer(
+  log: Logger, answer: WebServerOptions['answer'], limits: typeof webLimits,
+): http.Server {
+  const { headerBytesMax, requestMs, idleMs, connectionMs } = limits;
+  const server = http.createServer({
+    maxHeaderSize: headerBytesMax, requestTimeout: requestMs, headersTimeout: requestMs,
+    keepAliveTimeout: idleMs, connectionsCheckingInterval: Math.min(1000, requestMs),
+  }, (request, response) => {
+    serve(log, answer, request, response).catch((error: unknown) => {
+      log.error({ path: request.url, error: errorText(error) }, 'a page failed');
+      response.destroy();
     });
-    send(response, page ?? textPage(404, 'no such page\n'), request.method === 'GET');
+  });
+  server.maxConnections = limits.connectionsMax;
+  server.maxRequestsPerSocket = limits.connectionRequestsMax;
+  server.timeout = idleMs;
+  server.on('connection', (socket) => {
+    socket.on('error', () => socket.destroy());
+    const timer = setTimeout(() => socket.destroy(), connectionMs);
+    socket.once('close', () => clearTimeout(timer));
+  });
+  return server;
+}
+
+async function serve(
+  log: Logger, answer: WebServerOptions['answer'],
+  request: http.IncomingMessage, response: http.ServerResponse,
+): Promise<void> {
+  const isBodied = request.headers['content-length'] !== undefined ||
+    request.headers['transfer-encoding'] !== undefined;
+  // What a client sends beyond its header is not read.
+  if (isBodied) response.setHeader('Connection', 'close');
+  for (const [name, value] of Object.entries(headers)) response.setHeader(name, value);
+  if (request.method !== 'GET' && request.method !== 'HEAD') {
+    response.setHeader('Allow', 'GET, HEAD');
+    send(response, textPage(405, 'only GET and HEAD\n'), true);
+    return;
   }
+  const path = (request.url ?? '/').split('?', 1)[0] as string;
+  const page = await answer(path).catch((error: unknown) => {
+    log.error({ path, error: errorText(error) }, 'a page failed');
+    return textPage(500, 'failed: see the log of hastd\n');
+  });
+  send(response, page ?? textPage(404, 'no such page\n'), request.method === 'GET');
 }
 
 export function textPage(status: number, text: string): Page {

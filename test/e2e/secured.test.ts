@@ -96,11 +96,16 @@ async function secured(test: Test, lab: Lab): Promise<void> {
   test.match(await h1.status(), { authentication: 'secret', status: 'complete' });
   lab.configure({ global: ['insecure off', `secret ${secret}`] });
 
+  const key = fs.readFileSync(secret, 'utf8').trim();
+  for (const pid of lab.nodes.flatMap((node) => node.processes())) {
+    const shown = ['cmdline', 'environ', 'comm'].map((file) =>
+      fs.readFileSync(`/proc/${pid}/${file}`, 'utf8')).join('\0');
+    test.notOk(shown.includes(key), `the secret is not in the title of ${pid}`);
+  }
   test.ok(await load.check(test) > 0);
   await h1.unmount();
   await lab.settle();
   await lab.compare();
-  const key = fs.readFileSync(secret, 'utf8').trim();
   const kept = [h1.log(), h2.log(), await h1.control('list'), await h1.control('dump'),
     await h1.control('status', '--json'), await h1.control('list', '--json')];
   test.notOk(kept.some((text) => text.includes(key)), 'the secret is nowhere to be read');

@@ -169,7 +169,10 @@ t.test('lifecycle: fuse-native stops, failing what is pending', needsNative, asy
     const outcomes = await pendingWrites(lab, 2);
     lab.send({ type: 'stop', fail: true });
     t.strictSame(await lab.reply('stopped'), { type: 'stopped', ended: true });
-    t.strictSame(await outcomes(), ['EIO', 'EIO']);
+    // The kernel sends the writes of a file one by one: the second may come when all has ended.
+    const [first, second] = await outcomes();
+    t.equal(first, 'EIO');
+    t.match(second, /^(EIO|ECONNABORTED)$/);
     t.equal(await isMounted(lab.mountPoint), false);
   });
 });

@@ -41,10 +41,14 @@ t.test('metrics: what the facts say', async (t) => {
     'hast_request_bytes_total{resource="shared",kind="write"}': 40 * 4096,
     'hast_requests_total{resource="shared",kind="flush"}': 1,
     'hast_io_suspended{resource="shared"}': 0,
+    'hast_authentication{resource="shared",kind="tls"}': 1,
+    'hast_authentication{resource="idle",kind="none"}': 1,
+    'hast_certificate_expires_seconds{resource="shared"}': 4e9,
     'hast_worker_deaths_total{resource="shared"}': 2,
     'hast_queue{resource="shared",queue="requests"}': 0,
   });
   t.notOk(found.has('hast_resync_eta_seconds{resource="idle"}'), 'nobody knows');
+  t.notOk(found.has('hast_certificate_expires_seconds{resource="idle"}'), 'it has none');
   t.notOk([...found.keys()].some((key) => /idle.*_total/.test(key)), 'nothing is counted there');
   for (const [name, value] of found) t.ok(Number.isFinite(value), name);
   for (const line of text.split('\n').filter((one) => one.startsWith('# HELP'))) {

@@ -20,6 +20,7 @@ export function busyFacts(name = 'shared'): ResourceFacts {
     ...idle, statistics: { ...idle.statistics, badFrames: 0 },
     status: 'syncing' as const, connection: 'syncing' as const, syncPercent: 12.5,
     syncRate: 1e6, syncEta: 30, dirtyBytes: 4096, mediaSize: 2 ** 30, disconnectedSince: 1e9,
+    authentication: 'tls' as const, certificateExpires: 4e9,
   };
   return { status, statistics: coreStatistics(pair.a.running, 0), hasAnswered: true,
     workerDeaths: 2 };
