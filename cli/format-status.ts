@@ -7,6 +7,7 @@ import { inColumns } from './terminal.ts';
 
 const statusWidth = 9;
 const roleWidth = 15;
+const unauthenticated = "unauthenticated, in clear text (hastctl pair init, or 'secret')";
 
 /** For programs: one header, one tab-separated line per resource, as the original prints it. */
 export function formatStatusTable(resources: readonly ResourceStatus[]): string {
@@ -42,10 +43,16 @@ export function formatStatusPeople(resources: readonly ResourceStatus[], paint: 
   return `${lines.join('\n')}\n`;
 }
 
+/** Who has the peer's address is the peer. */
+function isUnauthenticated({ authentication, remote }: ResourceStatus): boolean {
+  return authentication === 'none' && remote !== 'none';
+}
+
 /** What a person must know of it, and the commands that may come next. */
 export function notes(resource: ResourceStatus, paint: Paint): string[] {
   const { detail, needsHuman } = resource;
   const lines = detail === '' ? [] : [paint(needsHuman ? 'yellow' : 'dim', detail)];
+  if (isUnauthenticated(resource)) lines.push(paint('dim', unauthenticated));
   return [...lines, ...nextSteps(resource).map((step) => `next: ${paint('bold', step)}`)];
 }
 
@@ -124,7 +131,7 @@ function addOwnLines(
   const { authentication, certificateExpires = null } = resource;
   const until = certificateExpires === null ? ''
     : `, certificate until ${new Date(certificateExpires * 1000).toISOString().slice(0, 10)}`;
-  const meaning = authentication === 'none' ? ' (unauthenticated, in clear text)' : until;
+  const meaning = isUnauthenticated(resource) ? ' (unauthenticated, in clear text)' : until;
   if (authentication !== undefined) add('authentication', `${authentication}${meaning}`);
   add('single copy writes', resource.singleCopyWrites);
   if (resource.keptFile !== null) {

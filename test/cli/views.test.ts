@@ -37,6 +37,10 @@ t.test('status for a person: columns, why, and what to type next', async (t) => 
     '  next: hastctl resolve shared --discard-peer --dry-run',
     '',
   ].join('\n'));
+  const open = { ...well, remote: 'tcp://10.0.0.233', authentication: 'none' as const };
+  t.match(formatStatusPeople([open], plain), /\n {2}unauthenticated, in clear text \(hastctl pair/);
+  t.notMatch(formatStatusPeople([{ ...open, authentication: 'tls' }], plain), /unauthenticated/);
+  t.notMatch(formatStatusPeople([{ ...open, remote: 'none' }], plain), /unauthenticated/);
   t.match(formatStatusPeople([split], colours), /\u001b\[.*m.*split-brain\u001b/);
   t.match(formatListPeople([split], plain), [
     'shared:', '  next: hastctl resolve shared --discard-local --dry-run',
