@@ -5,7 +5,6 @@
 import * as childProcess from 'node:child_process';
 import * as fs from 'node:fs';
 import * as path from 'node:path';
-import { fileURLToPath } from 'node:url';
 import t from 'tap';
 import type { Test } from 'tap';
 import { progressText } from '../../cli/progress.ts';
@@ -16,11 +15,11 @@ import { loadConfig } from '../../lib/config/load.ts';
 import { Daemon } from '../../lib/daemon/daemon.ts';
 import { idleStatus } from '../../lib/daemon/idle-status.ts';
 import type { ResourceStatistics } from '../../lib/format/statistics.ts';
+import { hastctl, onTerminal } from '../fixtures/terminal.ts';
 import {
   FakeKernel, fakeWorker, resourceConfig, shortDirectory, testTiming, until,
 } from '../daemon/world.ts';
 
-const hastctl = fileURLToPath(new URL('../../cli/hastctl.js', import.meta.url));
 const [alternate, normal, showCursor] = ['\u001b[?1049h', '\u001b[?1049l', '\u001b[?25h'];
 
 async function world(test: Test) {
@@ -44,30 +43,8 @@ resource beta { local "/y" on h1 { remote none } }
   return { conf, start };
 }
 
-/** hastctl on a terminal of 100 by 24; `text` is all that it wrote so far. */
-function onTerminal(test: Test, conf: string, args: string) {
-  const env: NodeJS.ProcessEnv = {
-    ...process.env, HAST_CONF: conf, HAST_NODE: 'h1', TERM: 'xterm',
-  };
-  for (const name of ['NODE_OPTIONS', 'NO_COLOR', 'FORCE_COLOR']) delete env[name];
-  const program = `'${process.execPath}' '${hastctl}' ${args}`;
-  const command = `stty rows 24 cols 100; echo pid $$; exec ${program}`;
-  const child = childProcess.spawn('script', ['-qefc', command, '/dev/null'], { env });
-  test.teardown(() => child.kill('SIGKILL'));
-  const seen = { text: '', code: null as number | null };
-  child.stdout.on('data', (chunk: Buffer) => { seen.text += chunk.toString(); });
-  child.on('close', (code) => { seen.code = code; });
-  return {
-    seen,
-    press: (keys: string) => child.stdin.write(keys),
-    /** The process itself, not that which holds the terminal. */
-    kill: (signal: NodeJS.Signals) => {
-      process.kill(Number(/pid (\d+)/.exec(seen.text)?.[1]), signal);
-    },
-    shows: (text: string) => until(`${text} in ${JSON.stringify(seen.text.slice(-300))}`,
-      () => seen.text.includes(text)),
-    ends: () => until('the end', () => seen.code !== null),
-  };
+function environment(conf: string): NodeJS.ProcessEnv {
+  return { HAST_CONF: conf, HAST_NODE: 'h1' };
 }
 
 t.test('top: draws, chooses, and gives the terminal back for a key, a signal, a lost daemon',
@@ -76,8 +53,8 @@ t.test('top: draws, chooses, and gives the terminal back for a key, a signal, a 
     const daemon = await start();
     let isStopped = false;
     t.teardown(async () => { if (!isStopped) await daemon.stop(); });
-    const top = onTerminal(t, conf, 'top');
-    const other = onTerminal(t, conf, 'top beta');
+    const top = onTerminal(t, environment(conf), 'top');
+    const other = onTerminal(t, environment(conf), 'top beta');
     await top.shows('Write/s');
     t.match(top.seen.text, alternate);
     await top.shows('alpha\u001b[22m  /x');
@@ -103,7 +80,7 @@ t.test('status --watch: drawn in place, says that hastd is gone, and goes on', {
     const { conf, start } = await world(t);
     let daemon = await start();
     t.teardown(() => daemon.stop());
-    const watch = onTerminal(t, conf, 'status --watch 0.2');
+    const watch = onTerminal(t, environment(conf), 'status --watch 0.2');
     await watch.shows('every 0.2 s; ctrl-c ends');
     await daemon.stop();
     await watch.shows('hastd does not answer');
@@ -122,7 +99,7 @@ t.test('events: hastd goes and comes back; a program that leaves ends it', { tim
     const { conf, start } = await world(t);
     let daemon = await start();
     t.teardown(() => daemon.stop());
-    const events = onTerminal(t, conf, 'events alpha');
+    const events = onTerminal(t, environment(conf), 'events alpha');
     await events.shows('now: init');
     await daemon.stop();
     await events.shows('gone');
@@ -139,7 +116,7 @@ t.test('progress: a line on the terminal, wiped away at the end', { timeout: 60_
     const { conf, start } = await world(t);
     const daemon = await start();
     t.teardown(() => daemon.stop());
-    const wait = onTerminal(t, conf, 'wait --synced alpha --timeout 3');
+    const wait = onTerminal(t, environment(conf), 'wait --synced alpha --timeout 3');
     await wait.shows('waiting for alpha');
     await wait.ends();
     t.equal(wait.seen.code, 79);
