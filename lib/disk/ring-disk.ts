@@ -29,10 +29,10 @@ const { EIO, EINTR, EAGAIN } = os.constants.errno;
 /**
  * Writes through the page cache go in slices: ext4 keeps what one call wrote in one folio, and from
  * then on goes through all blocks of the folio for each block that is written into it. After
- * writes of 1 MiB a write of 4 KiB took 17 us, after slices of 128 KiB 6 us; the slices cost
- * 28 us a MiB.
+ * writes of 1 MiB a write of 4 KiB took 17 us, after slices of 128 KiB 6 us. Slices of 32 KiB
+ * gave 70,000 such writes a second where 128 KiB gave 58,000, and sequential writes no less.
  */
-const sliceBytes = 128 * 1024;
+const sliceBytes = 32 * 1024;
 
 /** One operation; pooled. A transfer that comes back short is continued. */
 class DiskOp implements RingOp {
