@@ -52,6 +52,7 @@ const stdio = [0, 1, 2];
 const PROT_READ_WRITE = 3;
 const MAP_SHARED = 1;
 const MAP_POPULATE = 0x8000;
+const POSIX_FADV_RANDOM = 1;
 const MAP_FAILED = 0xffff_ffff_ffff_ffffn;
 
 type Call = (...values: unknown[]) => number;
@@ -62,6 +63,7 @@ interface Libc {
   errno: () => number;
   fallocate: AsyncCall;
   flock: Call;
+  fadvise: Call;
   ioctl: Call;
   prctl: Call;
   madvise: Call;
@@ -92,6 +94,7 @@ function load(): Libc | null {
       errno: () => koffi.errno(),
       fallocate: declare('int fallocate(int fd, int mode, int64 offset, int64 length)'),
       flock: declare('int flock(int fd, int operation)'),
+      fadvise: declare('int posix_fadvise(int fd, int64 offset, int64 length, int advice)'),
       ioctl: declare('int ioctl(int fd, unsigned long request, void *argument)'),
       prctl: declare('int prctl(int option, unsigned long a, unsigned long b, ' +
         'unsigned long c, unsigned long d)'),
@@ -171,6 +174,16 @@ export function flockExclusive(fd: number): number {
 
 export function flockRelease(fd: number): number {
   return errnoOf((library) => library.flock(fd, LOCK_UN));
+}
+
+/**
+ * posix_fadvise(2), POSIX_FADV_RANDOM: reads through this description bring into the page cache
+ * what they ask for, page by page, and nothing ahead of it. Its errno.
+ */
+export function adviseRandom(fd: number): number {
+  const library = libc();
+  // Unlike the others it returns its errno.
+  return library === null ? ENOSYS : library.fadvise(fd, 0, 0, POSIX_FADV_RANDOM);
 }
 
 /** Size in bytes of an open block device (fstat says 0 there). */

@@ -11,7 +11,8 @@ import { openPair, type RunningOurs } from './subject-ours.ts';
 
 const MiB = 1024 * 1024;
 const name = 'resync';
-const pollMs = 20;
+/** Each look takes 3 ms of the processors that the resync needs. */
+const pollMs = 100;
 const degradedMs = 60_000;
 const resyncMs = 180_000;
 const roundMs = 90_000;

@@ -50,6 +50,12 @@ t.test('libc: fallocate calls back later, also when it cannot begin', async (t) 
   });
 });
 
+t.test('libc: advice about reads', async (t) => {
+  const { fd } = open(t);
+  t.equal(libc.adviseRandom(fd), 0);
+  t.equal(libc.adviseRandom(9999), errno.EBADF);
+});
+
 t.test('libc: flock excludes another description', async (t) => {
   const { fd, file } = open(t);
   const other = fs.openSync(file, 'r+');
