@@ -1,7 +1,7 @@
 /**
  * Bytes of a frame. docs/wire-protocol.md is the description; golden samples are in test/golden.
  *
- * Hot path: encodeFrame() and FrameReader run once per replicated write. `npm run bench`: crc32 is
+ * Hot path: encodeFrame() and FrameReader run once per replicated write. `npm run bench`: crc32 was
  * 22 % of the processors' time in seqwrite on fullsync, 3 % in write-32.
  */
 import { crc32, sha256 } from '../base/checksum.ts';

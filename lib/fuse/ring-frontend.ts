@@ -1,6 +1,6 @@
 /**
  * HOT PATH. The direct front end without threads: the engine's own thread reads /dev/fuse and
- * answers, through its ring. `npm run bench`, read-32: local 0.91 of a bare loop device;
+ * answers, through its ring. `npm run bench`, read-32: local 0.75 to 0.96 of a bare loop device;
  * docs/decisions/016-one-thread-and-a-ring.md has the reasons.
  *
  * - Reads that find nothing wait in the ring. Each request wakes all that wait, so there are as

@@ -1,7 +1,7 @@
 /**
  * HOT PATH. The link port on the descriptor of a TCP connection that the ring reads and writes:
  * what is sent within a turn leaves in one call, and no stream of Node is in between.
- * `npm run bench`, write-32: fullsync 2.35 times qemu's quorum;
+ * `npm run bench`, write-32: fullsync 3.4 to 3.8 times qemu's quorum;
  * docs/decisions/016-one-thread-and-a-ring.md has the reasons.
  *
  * - The descriptor is closed when the ring has nothing under way with it.
