@@ -2,6 +2,7 @@
  * What every front end owes its volume and its users: one list of checks, run for each front
  * end on a real mount, over a volume that completes late and out of order.
  */
+import { spawnSync } from 'node:child_process';
 import * as crypto from 'node:crypto';
 import * as fs from 'node:fs';
 import t, { type Test } from 'tap';
@@ -40,6 +41,19 @@ const checks: Record<string, Check> = {
     await t.rejects(fs.promises.writeFile(`${lab.mountPoint}/other`, 'x'), 'a new file');
     await rejects(t, 'EPERM', 'another size', fs.promises.truncate(lab.file, SIZE - 512));
     await fs.promises.truncate(lab.file, SIZE);
+  },
+
+  async 'nobody but its owner reads or writes it'(t, lab) {
+    const nobody = ['--reuid=65534', '--regid=65534', '--clear-groups', '--'];
+    const write = ['dd', 'if=/dev/zero', 'of=volume', 'count=1'];
+    for (const argv of [['head', '-c1', 'volume'], write]) {
+      // From inside the mount: what lies above it must not be what protects it.
+      const { status, stderr } = spawnSync('setpriv', [...nobody, ...argv], {
+        cwd: lab.mountPoint, encoding: 'utf8', timeout: 10_000,
+      });
+      t.equal(status, 1);
+      t.match(stderr, /Permission denied/);
+    }
   },
 
   async 'transfers of all sizes at all alignments'(t, lab, file) {
