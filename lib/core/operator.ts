@@ -91,7 +91,8 @@ export class Operator {
     // A disk that fails has no choice; an operator waits for a peer that is there.
     const isServed = resource.session?.isComplete === true || resource.remote.isActive;
     if (isServed && resource.remote.lose(why, 'detached')) {
-      done(null);
+      // Who asks for the status next is to see what became of it, not a pair on its way there.
+      resource.remote.whenAnswered(() => done(null));
       return;
     }
     if (resource.role === 'primary') {

@@ -76,6 +76,8 @@ export class RemoteState {
   readonly io: RemoteIo;
 
   readonly #resource: Resource;
+  /** Wait for the answer to a claim. */
+  #onAnswered: (() => void)[] = [];
   /** What was not yet confirmed when the copy was lost. */
   #reliesOn: Contact | null = null;
 
@@ -142,6 +144,13 @@ export class RemoteState {
     // In memory only: what the next handshake says of this node.
     if (this.isDiskless) this.#resource.context.store.update({ ...this.lineage }, () => undefined);
     this.io.useStream(stream);
+    this.#answered();
+  }
+
+  /** Calls `done` when the peer serves, or contact broke before it did; perhaps at once. */
+  whenAnswered(done: () => void): void {
+    if (this.#resource.session?.phase === 'claiming') this.#onAnswered.push(done);
+    else done();
   }
 
   /** Everything answered before the copy was lost is in the memory of this peer, or durable. */
@@ -162,6 +171,7 @@ export class RemoteState {
     }
     this.io.streamLost();
     if (!this.isCommitting) this.io.open();
+    this.#answered();
   }
 
   /** Own and peer's copy are equal: the usual data path takes what waited. */
@@ -217,6 +227,12 @@ export class RemoteState {
       this.#resource.linker.start();
       done(0);
     }));
+  }
+
+  #answered(): void {
+    const due = this.#onAnswered;
+    this.#onAnswered = [];
+    for (const done of due) done();
   }
 
   #peerCanTakeOver(): boolean {

@@ -55,11 +55,27 @@ eachSeed('remote: a copy lost while it becomes whole: what waits for that goes o
     pair.a.running.operator.detach((refusal) => {
       lost = refusal === null;
     });
-    t.ok(lost);
     work(pair, ledger, 20);
     pair.answered(pair.a);
+    t.ok(lost);
     t.ok(served(pair));
     t.equal(pair.a.running.context.locks.heldCount, 0, 'no range is held for nobody');
+  });
+
+eachSeed('remote: contact breaks while the copy is detached: the operator is told', { seeds: 6 },
+  (pair, t) => {
+    pair.primary();
+    pair.load(pair.a, 20);
+    let told = '';
+    pair.a.running.operator.detach((refusal) => {
+      told = refusal === null ? coreStatus(pair.a.running).status : 'refused';
+    });
+    t.equal(told, '', 'the peer has not answered yet');
+    pair.link?.cut();
+    pair.until('told', () => told !== '');
+    t.equal(told, 'failed', 'neither copy serves for now');
+    pair.until('served', () => served(pair));
+    pair.answered(pair.a);
   });
 
 eachSeed('remote: the disk fails in the last moment of a stop, without a peer', { seeds: 20 },

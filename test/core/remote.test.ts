@@ -55,13 +55,14 @@ eachSeed('remote: a new disk is filled while the application works', { seeds: 10
   pair.primary();
   work(pair, ledger, 60);
   pair.answered(pair.a);
-  let detached = false;
+  let detached = '';
   pair.a.running.operator.detach((refusal) => {
-    detached = refusal === null;
+    detached = refusal === null ? coreStatus(pair.a.running).status : 'refused';
   });
-  t.ok(detached);
   work(pair, ledger, 40);
-  pair.until('served', () => served(pair));
+  pair.until('detached', () => detached !== '');
+  t.equal(detached, 'diskless', 'the answer comes when the peer serves');
+  t.ok(served(pair));
   const image = { ...pair.a.image, copyId: pair.world.random.id64() };
   const answer = pair.a.attach(pair.a.newDisk(image));
   work(pair, ledger, 40);
