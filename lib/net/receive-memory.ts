@@ -57,6 +57,12 @@ export class ReceiveMemory {
     return { address: this.#chunk.address + this.#fill, room: chunkSize - this.#fill };
   }
 
+  /** The same as a view. */
+  room(): Buffer {
+    this.#makeRoom();
+    return this.#chunk.bytes.subarray(this.#fill);
+  }
+
   filled(bytes: number): void {
     this.#fill += bytes;
   }

@@ -1,112 +1,22 @@
 /** The link on a ring: what PeerConnection does, with the descriptor in hands of its own. */
-import * as crypto from 'node:crypto';
 import { once } from 'node:events';
 import * as fs from 'node:fs';
 import * as net from 'node:net';
-import t, { type Test } from 'tap';
+import t from 'tap';
 import type { LinkPort } from '../../lib/core/ports.ts';
 import { FrameType, plainFrame, type Frame } from '../../lib/format/frame.ts';
 import { PrefaceAnswer, prefaceSize } from '../../lib/format/preface.ts';
-import { encodeFrame, FrameReader, type WireOptions } from '../../lib/format/wire.ts';
+import { FrameReader } from '../../lib/format/wire.ts';
 import { dial } from '../../lib/net/connector.ts';
-import { openConnection } from '../../lib/net/open-connection.ts';
 import { RingConnection } from '../../lib/net/ring-connection.ts';
-import type { Reactor } from '../../lib/uring/reactor.ts';
 import { bounded } from '../fixtures/fuse-lab.ts';
+import {
+  bytesOf, copyOf, frameOf, linkOptions, mixed, same, Side, sleep, sockets, until,
+} from '../fixtures/link.ts';
 import { needsRing, turningReactor } from '../fixtures/ring.ts';
-
-const MiB = 1 << 20;
-const options: WireOptions = { checksum: 'crc32', compression: 'none', compressor: null };
-
-function sleep(milliseconds: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, milliseconds));
-}
-
-async function until(what: string, condition: () => boolean, boundMs = 10_000): Promise<void> {
-  const end = performance.now() + boundMs;
-  while (!condition()) {
-    if (performance.now() > end) throw new Error(`${what}: not within ${boundMs} ms`);
-    await sleep(5);
-  }
-}
 
 function descriptors(): number {
   return fs.readdirSync('/proc/self/fd').length;
-}
-
-/** Both ends of a connection, paused. */
-async function sockets(t: Test): Promise<[net.Socket, net.Socket]> {
-  const server = net.createServer({ pauseOnConnect: true }).listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address() as net.AddressInfo;
-  const near = net.connect({ host: '127.0.0.1', port });
-  const [[far]] = await bounded('connect', Promise.all([
-    once(server, 'connection') as Promise<[net.Socket]>, once(near, 'connect'),
-  ]));
-  server.close();
-  for (const socket of [near, far]) {
-    socket.on('error', () => undefined);
-    t.teardown(() => socket.destroy());
-  }
-  return [near, far];
-}
-
-/** Its payload is the receiver's memory until the call returns. */
-function copyOf(frame: Frame): Frame {
-  const { payload, payloadOffset, size } = frame;
-  const copy = payload && Buffer.from(payload.subarray(payloadOffset, payloadOffset + size));
-  return { ...frame, payload: copy };
-}
-
-/** A link, with what it received and why it ended. */
-class Side {
-  readonly port: LinkPort;
-  readonly received: Frame[] = [];
-  readonly reasons: string[] = [];
-  onFrame: () => void = () => undefined;
-
-  constructor(t: Test, socket: net.Socket, reactor: Reactor | null, rest: Buffer | null = null) {
-    this.port = openConnection(socket, options, {
-      frame: (frame) => this.take(frame),
-      closed: (reason) => this.reasons.push(reason),
-    }, rest, reactor);
-    t.equal(this.port instanceof RingConnection, reactor !== null);
-    t.teardown(() => this.port.close());
-  }
-
-  take(frame: Frame): void {
-    this.received.push(copyOf(frame));
-    this.onFrame();
-  }
-}
-
-/** A frame with `size` bytes, or none; every other with headroom. */
-function frameOf(seq: number, size: number): Frame {
-  if (size === 0) return plainFrame(FrameType.keepalive, seq);
-  const lead = seq % 2 === 0 ? 0 : 4096;
-  const payload = crypto.randomBytes(lead + size);
-  const where = { payload, payloadOffset: lead, headroom: lead, size };
-  return { ...plainFrame(FrameType.write, seq), ...where };
-}
-
-function mixed(count: number): Frame[] {
-  const sizes = [0, 512, MiB, 4096, 0, 65_536, 513, MiB];
-  return Array.from({ length: count }, (_, seq) => frameOf(seq, sizes[seq % 8] as number));
-}
-
-function bytesOf(frames: Frame[]): Buffer {
-  const pieces: Buffer[] = [];
-  for (const frame of frames) encodeFrame(frame, options, (piece) => pieces.push(piece));
-  return Buffer.concat(pieces);
-}
-
-function same(frames: Frame[], received: Frame[]): boolean {
-  return frames.length === received.length && frames.every((frame, index) => {
-    const { seq, size, payload } = received[index] as Frame;
-    const sent = frame.payload?.subarray(frame.payloadOffset, frame.payloadOffset + frame.size);
-    return seq === frame.seq && size === frame.size &&
-      (sent === undefined ? payload === null : payload?.equals(sent) === true);
-  });
 }
 
 t.test('ring connection: frames of all sizes, both ways at once', needsRing(), async (t) => {
@@ -115,6 +25,7 @@ t.test('ring connection: frames of all sizes, both ways at once', needsRing(), a
     const [near, far] = await sockets(t);
     const a = new Side(t, near, reactor);
     const b = new Side(t, far, other);
+    t.same([a, b].map(({ port }) => port instanceof RingConnection), [true, other !== null]);
     const [there, back] = [mixed(120), mixed(90)];
     for (const [index, frame] of there.entries()) {
       a.port.send(frame);
@@ -134,7 +45,7 @@ t.test('ring connection: a receiver slower than the sender', needsRing(), async 
   const frames = mixed(160);
   for (const frame of frames) a.port.send(frame);
   const got: Frame[] = [];
-  const reader = new FrameReader(options, (frame) => got.push({ ...frame }));
+  const reader = new FrameReader(linkOptions, (frame) => got.push({ ...frame }));
   await sleep(200);
   let chunks = 0;
   far.on('data', (chunk) => {
@@ -172,7 +83,7 @@ t.test('ring connection: bytes that came before it was opened', needsRing(), asy
     const link = await bounded('dial', new Promise<LinkPort>((resolve, reject) => {
       dial({
         host: '127.0.0.1', port, family: 0, source: null, timeoutMs: 2000, resource: 'shared',
-        node: 'a', isPrimary: true, wire: options, reactor,
+        node: 'a', isPrimary: true, wire: linkOptions, reactor,
       }, (result) => {
         if ('failed' in result) return reject(new Error(result.failed));
         const handler = {
