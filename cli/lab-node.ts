@@ -67,7 +67,7 @@ export class LabNode {
     };
   }
 
-  /** A command on this node; `hastd` and `hastctl` are those of this build. */
+  /** A command on this node; `hastd`, `hastctl` and Node.js itself are those of this build. */
   run(argv: readonly string[], boundMs?: number): Promise<RunResult> {
     return run(this.#argv(argv), this.#options(boundMs));
   }
@@ -219,10 +219,11 @@ export class LabNode {
 
   #argv(argv: readonly string[]): string[] {
     const [program = '', ...args] = argv;
-    if (program !== 'hastd' && program !== 'hastctl') return [...argv];
     // A test runner loads itself into every Node process by this variable: the nodes' programs are
     // to be as they are delivered, also in what they use of memory and time.
     const plainNode = ['env', '-u', 'NODE_OPTIONS', process.execPath];
+    if (program === process.execPath) return [...plainNode, ...args];
+    if (program !== 'hastd' && program !== 'hastctl') return [...argv];
     return [...this.#place.prefix, ...plainNode, programs[program], ...args];
   }
 }

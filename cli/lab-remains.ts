@@ -15,7 +15,8 @@ import { run, sleep } from './lab-run.ts';
 export const labVariable = 'HAST_LAB';
 
 const umountMs = 5000;
-const killRounds = 40;
+/** 20 s: one that waits for the disk ends when that answers. */
+const killRounds = 400;
 
 interface MountEntry {
   mountPoint: string;

@@ -247,7 +247,7 @@ export class Lab {
 
 function startJanitor(directory: string): ChildProcess {
   const script = fileURLToPath(new URL('./lab-janitor.js', import.meta.url));
-  const janitor = spawn(process.execPath, [script, directory], {
+  const janitor = spawn('env', ['-u', 'NODE_OPTIONS', process.execPath, script, directory], {
     stdio: ['pipe', 'ignore', 'ignore'], detached: true,
   });
   janitor.stdin?.on('error', () => undefined);

@@ -78,11 +78,11 @@ async function main(): Promise<void> {
   const all = testFiles(path.join(root, 'test'));
   const isE2e = (file: string): boolean => file.includes(`${path.sep}e2e${path.sep}`);
   const counts: Counts = { passed: 0, failed: 0, skipped: 0 };
-  if (part !== 'e2e') await run(all.filter((file) => !isE2e(file)), 2, 120, counts);
+  if (part !== 'e2e') await run(all.filter((file) => !isE2e(file)), 2, 300, counts);
   if (part !== 'unit') {
     const isAlone = (file: string): boolean => alone.includes(path.basename(file, '.test.js'));
-    await run(all.filter((file) => isE2e(file) && !isAlone(file)), 2, 420, counts);
-    await run(all.filter((file) => isE2e(file) && isAlone(file)), 1, 420, counts);
+    await run(all.filter((file) => isE2e(file) && !isAlone(file)), 2, 600, counts);
+    await run(all.filter((file) => isE2e(file) && isAlone(file)), 1, 600, counts);
   }
   const { passed, failed, skipped } = counts;
   console.log(`${passed} passed, ${failed} failed, ${skipped} skipped`);

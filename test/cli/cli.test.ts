@@ -15,7 +15,8 @@ import { exitCodeOf } from '../../cli/exit-codes.ts';
 import { duration, formatList, formatStatusTable, humanSize } from '../../cli/format-status.ts';
 import { errorLine } from '../../cli/report.ts';
 import { idleStatus } from '../../lib/daemon/idle-status.ts';
-import { plainNode, resourceConfig, until } from '../daemon/world.ts';
+import { resourceConfig, until } from '../daemon/world.ts';
+import { plainNode } from '../fixtures/plain-node.ts';
 
 t.jobs = 4;
 const it = (name: string, run: (test: Test) => Promise<void>): void => {

@@ -6,8 +6,8 @@ import { fileURLToPath } from 'node:url';
 import t from 'tap';
 import { keywords } from '../../lib/config/keywords.ts';
 import { manualPages } from '../../man/pages.ts';
-import { plainNode } from '../daemon/world.ts';
 import { runHastctl } from '../fixtures/many-runs.ts';
+import { plainNode } from '../fixtures/plain-node.ts';
 
 const root = fileURLToPath(new URL('../../../', import.meta.url));
 const read = (file: string): string => fs.readFileSync(path.join(root, file), 'utf8');

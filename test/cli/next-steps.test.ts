@@ -10,8 +10,8 @@ import { fileURLToPath } from 'node:url';
 import t from 'tap';
 import { errorJson, errorLine } from '../../cli/report.ts';
 import { HastError, nextStep } from '../../lib/base/errors.ts';
-import { plainNode } from '../daemon/world.ts';
 import { runHastctl } from '../fixtures/many-runs.ts';
+import { plainNode } from '../fixtures/plain-node.ts';
 
 /** Bugs, and what a peer or a client says that is not of this protocol. */
 const usual = ['HAST_E_INTERNAL', 'HAST_E_PROTOCOL', 'HAST_E_CHECKSUM'];

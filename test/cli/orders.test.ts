@@ -15,8 +15,9 @@ import { loadConfig } from '../../lib/config/load.ts';
 import { Daemon } from '../../lib/daemon/daemon.ts';
 import { idleStatus } from '../../lib/daemon/idle-status.ts';
 import {
-  FakeKernel, fakeWorker, plainNode, resourceConfig, shortDirectory, testTiming,
+  FakeKernel, fakeWorker, resourceConfig, shortDirectory, testTiming,
 } from '../daemon/world.ts';
+import { plainNode } from '../fixtures/plain-node.ts';
 
 t.jobs = 4;
 const it = (name: string, run: (test: Test) => Promise<void>): void => {

@@ -9,13 +9,15 @@ import { inspectCredentials } from '../../lib/net/credentials.ts';
 import { Authority } from '../../lib/pairing/certificates.ts';
 import { formatCode, parseCode } from '../../lib/pairing/code.ts';
 import { joinPair, type NodeFiles, offerPair } from '../../lib/pairing/exchange.ts';
+import { plainNode } from '../fixtures/plain-node.ts';
 
 const hastctl = fileURLToPath(new URL('../../cli/hastctl.js', import.meta.url));
 const here = { host: '127.0.0.1', port: 0 };
 
 function start(test: Test, node: string, ...args: string[]) {
   const argv = [hastctl, 'pair', ...args, '--node', node, '-c', '/nonexistent/hast.conf'];
-  const child: ChildProcess = spawn(process.execPath, argv, { stdio: ['ignore', 'pipe', 'pipe'] });
+  const child: ChildProcess = spawn('env', [...plainNode, ...argv],
+    { stdio: ['ignore', 'pipe', 'pipe'] });
   test.teardown(() => child.kill('SIGKILL'));
   const said = { text: '' };
   child.stdout?.on('data', (chunk: Buffer) => { said.text += chunk.toString(); });
@@ -57,7 +59,7 @@ t.test('pair: two commands, and both nodes have what TLS needs', async (test) =>
   test.same(inspectCredentials({ ...files(one), own: 'h1', peers: [] }).problems, []);
   test.same(inspectCredentials({ ...files(two), own: 'h2', peers: [] }).problems, []);
   test.same(inspectCredentials({ ...files(two), own: 'h2.example.org', peers: [] }).problems, []);
-  const again = spawnSync(process.execPath, [hastctl, 'pair', 'init', '--directory', one],
+  const again = spawnSync('env', [...plainNode, hastctl, 'pair', 'init', '--directory', one],
     { encoding: 'utf8' });
   test.match(again, { status: 77, stderr: /exists already; try: --force on both nodes/ });
   const late = start(test, 'h2', 'join', code, '--directory', `${two}x`);
@@ -68,7 +70,7 @@ t.test('pair: two commands, and both nodes have what TLS needs', async (test) =>
 
 t.test('pair: what is typed wrong says what is right', async (test) => {
   const run = (...args: string[]) =>
-    spawnSync(process.execPath, [hastctl, 'pair', ...args], { encoding: 'utf8' });
+    spawnSync('env', [...plainNode, hastctl, 'pair', ...args], { encoding: 'utf8' });
   test.match(run('join', 'hast1.abc'), { status: 64, stderr: /no code.*whole word/ });
   test.match(run('join'), { status: 64, stderr: /hastctl pair join CODE/ });
   test.match(run('make'), { status: 64, stderr: /hastctl pair init on one node/ });

@@ -19,6 +19,7 @@ import { hastctl, onTerminal } from '../fixtures/terminal.ts';
 import {
   FakeKernel, fakeWorker, resourceConfig, shortDirectory, testTiming, until,
 } from '../daemon/world.ts';
+import { plainNode } from '../fixtures/plain-node.ts';
 
 const [alternate, normal, showCursor] = ['\u001b[?1049h', '\u001b[?1049l', '\u001b[?25h'];
 
@@ -132,7 +133,7 @@ t.test('progress: a line on the terminal, wiped away at the end', { timeout: 60_
   });
 
 t.test('top: not without a terminal', async (t) => {
-  const { stderr, status } = childProcess.spawnSync(process.execPath, [hastctl, 'top'], {
+  const { stderr, status } = childProcess.spawnSync('env', [...plainNode, hastctl, 'top'], {
     encoding: 'utf8', input: '',
   });
   t.equal(status, 64);

@@ -165,8 +165,8 @@ it('messages: every order passes as it is, and its reply is checked', async (tes
 
 it('client: no daemon, a daemon that leaves, babbles, or says nothing', async (test) => {
   const file = socketPath(test);
-  const call = { path: file, timeoutMs: 100 };
-  const ping = (): Promise<unknown> => callDaemon({ command: 'ping' }, call);
+  const ping = (timeoutMs = 10_000): Promise<unknown> =>
+    callDaemon({ command: 'ping' }, { path: file, timeoutMs });
   await test.rejects(ping(), { code: 'HAST_E_NO_DAEMON', message: /ENOENT/, hint: 'start hastd' });
   let say: string | null = null;
   const server = net.createServer((socket) => {
@@ -182,7 +182,7 @@ it('client: no daemon, a daemon that leaves, babbles, or says nothing', async (t
   say = `${JSON.stringify({ schema: 1, ok: true, ...pong, pid: 'seven' })}\n`;
   await test.rejects(ping(), { code: 'HAST_E_PROTOCOL', message: /pid/ });
   say = '';
-  await test.rejects(ping(), { code: 'HAST_E_TIMEOUT' });
+  await test.rejects(ping(100), { code: 'HAST_E_TIMEOUT' });
 });
 
 it('messages: what the daemon makes passes; an unknown error code is internal', async (test) => {

@@ -5,7 +5,7 @@ import * as path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
 import { journalStream, writesToJournal } from '../../lib/daemon/logger.ts';
-import { plainNode } from './world.ts';
+import { plainNode } from '../fixtures/plain-node.ts';
 
 const logger = fileURLToPath(new URL('../../lib/daemon/logger.js', import.meta.url));
 const program = `

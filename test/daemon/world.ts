@@ -11,9 +11,7 @@ import type { DeviceOperations } from '../../lib/daemon/device.ts';
 import type { Hooks } from '../../lib/daemon/hooks.ts';
 import type { Timing } from '../../lib/daemon/timing.ts';
 import type { WorkerProgram } from '../../lib/daemon/worker-link.ts';
-
-/** Without what the test runner loads into every node process: it takes longer than the rest. */
-export const plainNode = ['-u', 'NODE_OPTIONS', process.execPath];
+import { plainNode } from '../fixtures/plain-node.ts';
 
 export const fakeWorker: WorkerProgram = {
   command: 'env',
@@ -193,9 +191,9 @@ export function nodeConfig(directory: string, more: Partial<Config> = {}): Confi
   };
 }
 
-/** Waits until `reached` holds; fails after ten seconds. */
+/** Waits until `reached` holds; fails after thirty seconds. */
 export async function until(what: string, reached: () => boolean | Promise<boolean>) {
-  const end = performance.now() + 10_000;
+  const end = performance.now() + 30_000;
   while (!await reached()) {
     if (performance.now() > end) throw new Error(`never: ${what}`);
     await new Promise((resolve) => setTimeout(resolve, 5));

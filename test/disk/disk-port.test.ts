@@ -114,6 +114,15 @@ async function wholeTransfers(t: Test, open: Open): Promise<void> {
   t.equal(await call((done) => disk.read(1 * MiB, back, 100, 3 * MiB, done)), 0);
   t.ok(back.subarray(100).equals(expected));
   t.ok(back.subarray(0, 100).every((byte) => byte === 0), 'nothing before it is touched');
+  const pages = Array.from({ length: 24 }, (_, index) => Buffer.alloc(4096, index + 1));
+  const at = (index: number): number => 4 * MiB + index * 3 * 4096;
+  t.same(await Promise.all(pages.map((page, index) =>
+    call((done) => disk.writeDurable(at(index), page, done)))), pages.map(() => 0), 'together');
+  for (const [index, page] of pages.entries()) {
+    const found = Buffer.alloc(4096);
+    await read(disk, at(index), found);
+    if (!found.equals(page)) t.fail(`page ${index}`);
+  }
   await closed(disk);
 }
 
@@ -216,6 +225,9 @@ async function noSpace(t: Test, open: Open, folder: string): Promise<void> {
   t.equal(await write(disk, 0, Buffer.alloc(64 * 1024, 1)), 0);
   t.equal(await write(disk, 0, Buffer.alloc(4 * MiB, 1)), ENOSPC);
   t.equal(await call((done) => disk.writeDurable(4 * MiB, Buffer.alloc(2 * MiB), done)), ENOSPC);
+  t.same(await Promise.all([0, 4 * MiB].map((offset) =>
+    call((done) => disk.writeDurable(offset, Buffer.alloc(64 * 1024), done)))), [0, ENOSPC],
+    'one of two');
   t.equal(await call((done) => disk.zero(0, 8 * MiB, false, done)), ENOSPC, 'by writing zeros');
   await closed(disk);
 }

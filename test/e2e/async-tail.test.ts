@@ -42,7 +42,7 @@ async function asyncTail(inner: Test, lab: Lab): Promise<void> {
     fs.closeSync(fd);
     return bytes;
   };
-  await h2.untilStatus('the loss', ({ status }) => status === 'waiting');
+  await h2.untilStatus('the loss', ({ status }) => status === 'waiting', 40_000);
   await h2.control('role', 'primary', resourceName);
   inner.notOk(read(h2.device).equals(tail), 'the peer never got all of it');
   await lab.heal();
@@ -79,5 +79,5 @@ async function asyncTail(inner: Test, lab: Lab): Promise<void> {
 }
 
 await pairTest(t, 'async tail: kept in a file, shown, put back', {
-  needs: ['dd', 'tc'], timeout: 2, sizes: [64 * MiB, 64 * MiB], resource: ['replication async'],
+  needs: ['dd', 'tc'], timeout: 6, sizes: [64 * MiB, 64 * MiB], resource: ['replication async'],
 }, asyncTail);

@@ -8,7 +8,9 @@ import * as path from 'node:path';
 import t, { type Test } from 'tap';
 import { MiB, resourceName, type Lab } from '../../cli/lab.ts';
 import type { LabNode } from '../../cli/lab-node.ts';
+import { until } from '../../cli/lab-run.ts';
 import { checksums, makeFilesystem, pairTest, writeFile } from '../fixtures/e2e-lab.ts';
+import { plainNode } from '../fixtures/plain-node.ts';
 
 const exit = {
   data: 65, noInput: 66, system: 71, noFile: 72, temporary: 75, refused: 77, config: 78,
@@ -140,11 +142,12 @@ async function daemons(inner: Test, lab: Lab): Promise<void> {
 
   // The port of h2 belongs to somebody else.
   const [nsenter = '', namespace = ''] = lab.network.prefix('h2');
-  const script =
-    "require('node:net').createServer().listen(8457,'10.77.0.2',()=>console.log('on'))";
-  const holder = h2.run([nsenter, namespace, process.execPath, '-e', script], 60_000);
+  const mark = path.join(lab.directory, 'port-is-held');
+  const script = "require('node:net').createServer().listen(8457,'10.77.0.2'," +
+    `()=>require('node:fs').writeFileSync('${mark}',''))`;
+  const holder = h2.run([nsenter, namespace, 'env', ...plainNode, '-e', script], 60_000);
   holder.catch(() => undefined);
-  await new Promise((resolve) => setTimeout(resolve, 1000));
+  await until('the holder of the port', 20_000, () => fs.existsSync(mark) || undefined);
   await fails(inner, h2, ['hastd'], exit.system, /cannot listen on .*8457.*EADDRINUSE/);
   inner.notOk(fs.existsSync(path.join(h2.rundir, 'hastctl.sock')), 'nothing is left of it');
   await h2.kill();
@@ -174,7 +177,7 @@ async function noise(inner: Test, lab: Lab): Promise<void> {
   const { worker } = await h1.status();
   const script = path.join(lab.directory, 'noise.cjs');
   fs.writeFileSync(script, noiseScript);
-  const client = h2.run([...lab.network.prefix('h2'), process.execPath, script], 30_000);
+  const client = h2.run([...lab.network.prefix('h2'), 'env', ...plainNode, script], 30_000);
   client.catch(() => undefined);
   await writeFile(h1, 'under noise', '8M');
   inner.equal((await h1.status()).status, 'complete', 'the pair stays complete');

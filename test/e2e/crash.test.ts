@@ -10,7 +10,7 @@ import t, { type Test } from 'tap';
 import { resourceName, type Lab } from '../../cli/lab.ts';
 import type { LabNode } from '../../cli/lab-node.ts';
 import type { RunResult } from '../../cli/lab-run.ts';
-import { sleep } from '../../cli/lab-run.ts';
+import { until } from '../../cli/lab-run.ts';
 import { makeFilesystem, pairTest } from '../fixtures/e2e-lab.ts';
 
 const recordSize = 3000;
@@ -46,14 +46,18 @@ class Writer {
     this.#ended.catch(() => undefined);
   }
 
+  /** Returns when so many records are acknowledged. */
+  async wrote(count: number): Promise<void> {
+    await until(`${count} records`, 30_000, () => this.#records().length >= count || undefined);
+  }
+
   ended(): Promise<RunResult> {
     return this.#ended;
   }
 
   /** Every acknowledged record is on the volume as the node shows it. */
   check(inner: Test, node: LabNode): void {
-    const ledger = fs.readFileSync(this.#ledger, 'utf8').trimEnd().split('\n');
-    const acknowledged = Number(ledger.at(-1));
+    const acknowledged = Number(this.#records().at(-1));
     const data = fs.readFileSync(path.join(node.mountPoint, this.#file));
     let found = 0;
     while (data.length >= (found + 1) * recordSize) {
@@ -64,6 +68,11 @@ class Writer {
     }
     inner.ok(acknowledged > 0, `${acknowledged} records were acknowledged`);
     inner.ok(found >= acknowledged, `and ${found} are on ${node.name}`);
+  }
+
+  #records(): string[] {
+    if (!fs.existsSync(this.#ledger)) return [];
+    return fs.readFileSync(this.#ledger, 'utf8').split('\n').filter((line) => line !== '');
   }
 }
 
@@ -86,7 +95,7 @@ async function crash(inner: Test, lab: Lab): Promise<void> {
 
   inner.comment('the primary is killed');
   const first = new Writer(lab, h1, 'first', 20_000);
-  await sleep(2500);
+  await first.wrote(300);
   await h1.kill();
   await h1.clearRemains();
   await h2.untilStatus('the loss', ({ status }) => status === 'waiting');
@@ -96,7 +105,7 @@ async function crash(inner: Test, lab: Lab): Promise<void> {
 
   inner.comment('the secondary is killed');
   const second = new Writer(lab, h2, 'second', 5000);
-  await sleep(1500);
+  await second.wrote(100);
   await h1.kill();
   inner.equal((await second.ended()).code, 0, 'the writer saw no error');
   second.check(inner, h2);
@@ -104,7 +113,7 @@ async function crash(inner: Test, lab: Lab): Promise<void> {
 
   inner.comment('both are killed');
   const third = new Writer(lab, h2, 'third', 20_000);
-  await sleep(2000);
+  await third.wrote(300);
   await Promise.all([h1.kill(), h2.kill()]);
   await h2.clearRemains();
   for (const node of lab.nodes) await node.start();

@@ -89,4 +89,4 @@ async function allSeven(test: Test, lab: Lab): Promise<void> {
 }
 
 t.setTimeout(290_000);
-await pairTest(t, 'hooks: all seven events', { needs: ['tc'], timeout: 2 }, allSeven);
+await pairTest(t, 'hooks: all seven events', { needs: ['tc'], timeout: 4 }, allSeven);

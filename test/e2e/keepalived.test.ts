@@ -32,7 +32,6 @@ function keepalivedConfig(hastctlPath: string, stateDirectory: string, priority:
     // Folders of a lab may be written to by everybody, and so may a checkout's.
     [/enable_script_security/, 'vrrp_version 3'],
     [/vrrp_startup_delay 10/, 'vrrp_startup_delay 2'],
-    [/advert_int 1/, 'advert_int 0.3'],
     [/interval 5/, 'interval 2'],
   ];
   let text = fs.readFileSync(path.join(system, 'keepalived.conf'), 'utf8');

@@ -14,6 +14,7 @@ import { compareAtRest, killPart, takeOver } from '../fixtures/e2e-kill.ts';
 import { makeFilesystem, pairTest } from '../fixtures/e2e-lab.ts';
 import { Load } from '../fixtures/e2e-load.ts';
 import { FailingDisk } from '../fixtures/failing-disk.ts';
+import { plainNode } from '../fixtures/plain-node.ts';
 
 const timeout = 2;
 const refused = 77;
@@ -35,9 +36,10 @@ async function beginResync(lab: Lab, load: Load): Promise<void> {
   const { h1, h2 } = lab;
   await h2.stop();
   await h1.untilStatus('the loss', ({ status }) => status === 'degraded');
-  const running = load.start(h1, 700);
-  await running.ended();
-  await lab.slowDown(80);
+  const running = load.start(h1, 30_000);
+  await running.more(2000, 30_000);
+  await running.finish();
+  await lab.slowDown(8);
   await h2.start();
   await h2.control('role', 'secondary', resourceName);
   await h1.untilStatus('the sync', ({ status }) => status === 'syncing');
@@ -134,7 +136,7 @@ class CreateKills {
     await this.#disk.fail({ op: 'write', does: 'slow', ms: 30 },
       { op: 'flush', does: 'slow', ms: 30 });
     const begun = performance.now();
-    const child = spawn(process.execPath, [hastctl, 'create', ...options, resourceName],
+    const child = spawn('env', [...plainNode, hastctl, 'create', ...options, resourceName],
       { env: h1.environment, stdio: 'ignore' });
     const timer = setTimeout(() => child.kill('SIGKILL'), killMs);
     const ended = await until('the end of create', 20_000, () =>
@@ -173,15 +175,23 @@ class CreateKills {
 async function duringCreate(inner: Test, lab: Lab): Promise<void> {
   const { h1 } = lab;
   const kills = new CreateKills(inner, lab, await FailingDisk.under(lab, h1));
+  // The file of the disk stays the same one: it is open.
+  const empty = (): void => {
+    fs.truncateSync(h1.disk, 0);
+    fs.truncateSync(h1.disk, size);
+  };
   await h1.start();
-  const { ms: whole } = await kills.create(60_000);
-  inner.equal(await kills.judge(), 'usable', `a create takes ${Math.round(whole)} ms`);
+  let whole = Infinity;
+  // The shorter one: the machine may have been busy.
+  for (let round = 0; round < 2; round++) {
+    empty();
+    whole = Math.min(whole, (await kills.create(60_000)).ms);
+    inner.equal(await kills.judge(), 'usable', `a create takes ${Math.round(whole)} ms`);
+  }
   const outcomes = { usable: 0, refused: 0, killed: 0 };
   const rounds = 6;
   for (let round = 0; round < rounds; round++) {
-    // The file of the disk stays the same one: it is open.
-    fs.truncateSync(h1.disk, 0);
-    fs.truncateSync(h1.disk, size);
+    empty();
     const killMs = whole * (0.2 + 0.8 * (round + Math.random()) / rounds);
     const { killed } = await kills.create(killMs);
     if (killed) outcomes.killed++;

@@ -10,6 +10,7 @@ import t, { type Test } from 'tap';
 import { MiB, resourceName, type Lab } from '../../cli/lab.ts';
 import type { LabNode } from '../../cli/lab-node.ts';
 import { sleep, until } from '../../cli/lab-run.ts';
+import { holders } from '../../lib/loop/holders.ts';
 import { decodeInflight } from '../../lib/format/inflight.ts';
 import {
   checkFilesystem, killPart, linesOf, servedLines, untilServed,
@@ -115,7 +116,8 @@ async function reading(node: LabNode): Promise<{ code: Promise<number> }> {
   const result = node.run(['dd', `if=${node.device}`, 'of=/dev/null', 'bs=1M', 'count=4',
     'iflag=direct', 'status=none'], 60_000).then(({ code }) => code);
   result.catch(() => undefined);
-  await sleep(300);
+  const device = fs.realpathSync(node.device);
+  await until('dd', 10_000, async () => (await holders(device)).length > 0 || undefined);
   return { code: result };
 }
 

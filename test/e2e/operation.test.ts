@@ -9,8 +9,8 @@ import { resourceName, type Lab } from '../../cli/lab.ts';
 import type { LabNode } from '../../cli/lab-node.ts';
 import { sleep, until } from '../../cli/lab-run.ts';
 import { killPart } from '../fixtures/e2e-kill.ts';
-import { plainNode } from '../daemon/world.ts';
 import { checksums, makeFilesystem, pairTest, writeFile } from '../fixtures/e2e-lab.ts';
+import { plainNode } from '../fixtures/plain-node.ts';
 
 const refused = 77;
 

@@ -71,7 +71,7 @@ class Room {
   configure(): void {
     const [conf = ''] = /^ {8}resource shared \{\n[^]*?\n {8}\}\n/m.exec(text) ?? [];
     let own = conf.replace(/^ *mountpoint \/data\n/m, '');
-    const head = ['timeout 2'];
+    const head = ['timeout 3'];
     for (const node of this.#lab.nodes) {
       head.push(`on ${node.name} { rundir ${node.rundir} devdir ${node.devdir}`,
         `listen ${this.#lab.network.url(node.name)} undo-directory ${node.undoDirectory} }`);
@@ -270,9 +270,9 @@ t.test('operations: the checks bite', async (t) => {
   t.equal(programOf('apt install -y nodejs npm'), null);
 });
 
-t.setTimeout(290_000);
+t.setTimeout(480_000);
 const options = {
-  local: 'block', sizes: [64 * MiB, 64 * MiB], needs: ['nft', 'findmnt'], boundMs: 220_000,
+  local: 'block', sizes: [64 * MiB, 64 * MiB], needs: ['nft', 'findmnt'], boundMs: 400_000,
 } as const;
 await pairTest(t, 'operations: the page, line by line', options, async (test, lab) => {
   const room = new Room(lab);

@@ -16,6 +16,7 @@ import {
 } from '../fixtures/e2e-kill.ts';
 import { makeFilesystem, pairTest, writeFile } from '../fixtures/e2e-lab.ts';
 import { VerifyingLoad } from '../fixtures/e2e-verify.ts';
+import { plainNode } from '../fixtures/plain-node.ts';
 
 const kills = Number(process.env['HAST_KILLS'] ?? 4);
 const timeout = 3;
@@ -162,7 +163,7 @@ async function bothDie(inner: Test, lab: Lab): Promise<void> {
   const manager = h1.onNode([
     'python3', path.join(root, 'test/fixtures/service-manager.py'), file('notify'),
     file('events'), path.join(h1.rundir, 'hastd.log'), file('ended'),
-    'env', '-u', 'NODE_OPTIONS', process.execPath, path.join(root, 'dist/cli/hastd.js'), '-F',
+    'env', ...plainNode, path.join(root, 'dist/cli/hastd.js'), '-F',
   ], 150_000);
   manager.catch(() => undefined);
   await until('hastd', 20_000, () => events().includes('ready') || undefined);

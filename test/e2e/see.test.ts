@@ -12,7 +12,7 @@ import { onTerminal } from '../fixtures/terminal.ts';
 
 /** 48 MiB at 60 Mbit/s: about seven seconds to look at it. */
 const dirtyBytes = 48 * MiB;
-const slowMbit = 60;
+const slowMbit = 24;
 
 const schema = JSON.parse(fs.readFileSync(
   new URL('../../../docs/status.schema.json', import.meta.url), 'utf8')) as object;

@@ -12,6 +12,7 @@ import t, { type Test } from 'tap';
 import { isMounted, unmountFuse } from '../../lib/fuse/mount.ts';
 import { type Kind, needsKind, testEachKind } from '../fixtures/fuse-kinds.ts';
 import { bounded, command, Lab } from '../fixtures/fuse-lab.ts';
+import { plainNode } from '../fixtures/plain-node.ts';
 
 const MiB = 1024 * 1024;
 const SIZE = 32 * MiB;
@@ -75,7 +76,7 @@ fs.open(process.argv[1], 'r+').then(async (handle) => {
 `;
 
 function start(script: string, lab: Lab, ...args: string[]): ChildProcess {
-  return spawn('env', ['-u', 'NODE_OPTIONS', process.execPath, '-e', script, lab.file, ...args], {
+  return spawn('env', [...plainNode, '-e', script, lab.file, ...args], {
     stdio: ['pipe', 'pipe', 'inherit'],
   });
 }

