@@ -1,6 +1,7 @@
 /**
  * HOT PATH. The link port on a TLS connection. Node encrypts and decrypts; what this does is to
- * hand it few and large pieces. `npm run bench`, subject fullsync-tls.
+ * hand it few and large pieces. `npm run bench`, fullsync-tls:
+ * 0.65 to 0.74 of the sequential rate without TLS, 0.8 to 0.95 of 4 KiB writes at depth 32.
  *
  * - Small pieces of a turn are put together, so that they share records and system calls. A large
  *   one goes alone and is not copied.
