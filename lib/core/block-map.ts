@@ -3,7 +3,7 @@
  * set, not the volume's size. A region is absent (no block), a page of bits, or full. Above
  * `pagesMax` pages a further region is taken as full: more may be copied, never less.
  *
- * Hot path: setRange() runs once per write.
+ * Hot path: setRange() runs once per write; figures as in dirty-tracker.ts.
  */
 import { assert } from '../base/assert.ts';
 import { limits } from '../format/limits.ts';

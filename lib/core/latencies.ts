@@ -2,7 +2,8 @@
  * How long things took, counted in buckets of fixed bounds: two for each doubling, from 8 us to
  * 67 s. Nothing is allocated after the start.
  *
- * Hot path: record() runs a few times per request; about 10 ns each.
+ * Hot path: record() runs a few times per request; about 10 ns each. `npm run bench`, write-32: a
+ * part of what measures.ts names.
  */
 import {
   latencyStages, requestKinds, type LatencyHistogram, type LatencyStage, type RequestKind,

