@@ -28,10 +28,10 @@ function watch(lab: Lab): { words: string[]; stop: () => Promise<void> } {
   const words: string[] = [];
   let running = true;
   const look = async (): Promise<void> => {
-    const { status } = await lab.h1.status().catch(() => ({ status: 'unknown' }));
-    // What the parent says of a worker that has no time to answer.
-    if (status === 'unknown' || status === 'failed') return;
-    if (words.at(-1) !== status) words.push(status);
+    const seen = await lab.h1.status().catch(() => null);
+    // The parent's word for a worker that has no time to answer: that knows its local disk.
+    if (seen === null || seen.localDisk === 'unknown') return;
+    if (words.at(-1) !== seen.status) words.push(seen.status);
   };
   const ended = (async () => {
     while (running && !lab.closed) {

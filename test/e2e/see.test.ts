@@ -10,7 +10,7 @@ import { until } from '../daemon/world.ts';
 import { pairTest } from '../fixtures/e2e-lab.ts';
 import { onTerminal } from '../fixtures/terminal.ts';
 
-/** 48 MiB at 60 Mbit/s: about seven seconds to look at it. */
+/** 48 MiB at 24 Mbit/s: about seventeen seconds to look at it. */
 const dirtyBytes = 48 * MiB;
 const slowMbit = 24;
 

@@ -64,7 +64,9 @@ async function start(t: Test, args: string[]): Promise<ChildProcess> {
   await once(child.stdout ?? child, 'data');
   // And becomes `sleep` then.
   const name = (): string => fs.readFileSync(`/proc/${child.pid}/comm`, 'utf8').trim();
-  while (name() !== 'sleep') await new Promise((resolve) => setTimeout(resolve, 5));
+  for (let round = 0; round < 2000 && name() !== 'sleep'; round++) {
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
   return child;
 }
 

@@ -11,7 +11,7 @@ import { dial } from '../../lib/net/connector.ts';
 import { RingConnection } from '../../lib/net/ring-connection.ts';
 import { bounded } from '../fixtures/fuse-lab.ts';
 import {
-  bytesOf, copyOf, frameOf, linkOptions, mixed, same, Side, sleep, sockets, until,
+  bytesOf, copyOf, exchange, frameOf, linkOptions, mixed, same, Side, sleep, sockets, until,
 } from '../fixtures/link.ts';
 import { needsRing, turningReactor } from '../fixtures/ring.ts';
 
@@ -26,15 +26,7 @@ t.test('ring connection: frames of all sizes, both ways at once', needsRing(), a
     const a = new Side(t, near, reactor);
     const b = new Side(t, far, other);
     t.same([a, b].map(({ port }) => port instanceof RingConnection), [true, other !== null]);
-    const [there, back] = [mixed(120), mixed(90)];
-    for (const [index, frame] of there.entries()) {
-      a.port.send(frame);
-      const answer = back[index];
-      if (answer !== undefined) b.port.send(answer);
-      if (index % 7 === 0) await sleep(1);
-    }
-    await until('frames', () => a.received.length === 90 && b.received.length === 120);
-    t.ok(same(there, b.received) && same(back, a.received), other === null ? 'to Node' : 'to ring');
+    t.ok(await exchange(a, b), other === null ? 'to Node' : 'to ring');
     t.strictSame([a.reasons, b.reasons], [[], []]);
   }
 });

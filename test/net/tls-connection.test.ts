@@ -7,7 +7,7 @@ import type { Credentials } from '../../lib/net/credentials.ts';
 import { answerSecured, secureAccepted, secureDialed, type Secured } from '../../lib/net/secure.ts';
 import { TlsConnection } from '../../lib/net/tls-connection.ts';
 import { bounded } from '../fixtures/fuse-lab.ts';
-import { mixed, same, Side, sleep, sockets, until } from '../fixtures/link.ts';
+import { exchange, mixed, same, Side, sleep, sockets, until } from '../fixtures/link.ts';
 import { needsRing, turningReactor } from '../fixtures/ring.ts';
 
 interface End {
@@ -59,15 +59,7 @@ for (const onRing of [true, false]) {
     const a = new Side(t, near.socket, reactor, near.rest);
     const b = new Side(t, far.socket, reactor, far.rest);
     t.ok(a.port instanceof TlsConnection && b.port instanceof TlsConnection);
-    const [there, back] = [mixed(120), mixed(90)];
-    for (const [index, frame] of there.entries()) {
-      a.port.send(frame);
-      const answer = back[index];
-      if (answer !== undefined) b.port.send(answer);
-      if (index % 7 === 0) await sleep(1);
-    }
-    await until('frames', () => a.received.length === 90 && b.received.length === 120, 20_000);
-    t.ok(same(there, b.received) && same(back, a.received), 'they arrive as they were sent');
+    t.ok(await exchange(a, b), 'they arrive as they were sent');
     t.strictSame([a.reasons, b.reasons], [[], []]);
     b.port.finish();
     await until('the end', () => a.reasons.length > 0);
