@@ -99,11 +99,11 @@ export class LabNode {
   }
 
   /**
-   * The component becomes a block device: a loop device on the file. It is named by a link, as in
+   * The component becomes a block device: a loop device on `file`. It is named by a link, as in
    * /dev/disk/by-id: which loop device is free depends on who else on the machine takes one.
    */
-  async useBlockDevice(): Promise<void> {
-    const loop = (await this.succeed(['losetup', '--find', '--show', this.disk])).trim();
+  async useBlockDevice(file = this.disk): Promise<void> {
+    const loop = (await this.succeed(['losetup', '--find', '--show', file])).trim();
     this.local = path.join(this.directory, 'component');
     fs.rmSync(this.local, { force: true });
     fs.symlinkSync(loop, this.local);

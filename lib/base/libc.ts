@@ -75,6 +75,7 @@ interface Libc {
   shutdown: Call;
   ringSetup: Call;
   ringEnter: Call;
+  pwrite: Call;
   address: (memory: Buffer) => number;
   mmap: (...values: unknown[]) => bigint;
   view: (pointer: bigint, length: number) => ArrayBuffer;
@@ -108,6 +109,7 @@ function load(): Libc | null {
       ringSetup: library.func('syscall', 'long', ['long', 'long', 'void *']) as Call,
       ringEnter: library.func('syscall', 'long',
         ['long', 'long', 'long', 'long', 'long', 'uintptr_t', 'long']) as Call,
+      pwrite: declare('long pwrite(int fd, uintptr_t from, size_t length, int64 offset)'),
       address: (memory) => Number(koffi.address(memory)),
       mmap: library.func('void *mmap(void *start, size_t length, int protection, int flags, ' +
         'int fd, int64 offset)') as Libc['mmap'],
@@ -391,4 +393,15 @@ export function ringEnter(
     SYS_io_uring_enter, fd, submit, complete, flags, argument, size,
   );
   return taken < 0 ? -library.errno() : taken;
+}
+
+/**
+ * pwrite(2) of memory by its address, by this thread: the number of bytes, or -errno. The caller
+ * keeps the memory, and knows that no disk makes this wait.
+ */
+export function writeAt(fd: number, address: number, length: number, offset: number): number {
+  const library = libc();
+  if (library === null) return -ENOSYS;
+  const put = library.pwrite(fd, address, length, offset);
+  return put < 0 ? -library.errno() : put;
 }

@@ -23,6 +23,7 @@ export type ValueKind =
   | 'choice'
   | 'switch'
   | 'seconds'
+  | 'microseconds'
   | 'bytes'
   | 'rate';
 
@@ -33,7 +34,7 @@ export interface Keyword {
   expects: string;
   /** Kind `choice`: the words allowed. */
   choices?: readonly string[];
-  /** Kinds `seconds`, `bytes`, `rate` and `metrics`. */
+  /** Kinds `seconds`, `microseconds`, `bytes`, `rate` and `metrics`. */
   min?: number;
   max?: number;
 }
@@ -85,6 +86,13 @@ export const keywords: Readonly<Record<string, Keyword>> = {
   },
   'async-lag-time': seconds(limits.asyncLagSecondsMin, limits.asyncLagSecondsMax),
   'disk-timeout': seconds(limits.diskTimeoutSecondsMin, limits.diskTimeoutSecondsMax),
+  'busy-poll': {
+    levels: everyResource,
+    kind: 'microseconds',
+    expects: 'a whole number of microseconds from 0 to 1000, without a unit',
+    min: limits.busyPollMicrosecondsMin,
+    max: limits.busyPollMicrosecondsMax,
+  },
   'on-no-data': choice(inherited, ['stall', 'fail']),
   cache: choice(everyResource, ['direct', 'writeback']),
   'on-stop': choice(inherited, ['keep', 'refuse', 'force']),

@@ -20,6 +20,7 @@ export const defaults = {
   asyncLagBytes: 64 * 1024 * 1024,
   asyncLagSeconds: 10,
   diskTimeoutSeconds: 30,
+  busyPollMicroseconds: 50,
   onNoData: 'stall',
   cache: 'writeback',
   onStop: 'keep',

@@ -76,6 +76,8 @@ export interface ResourceConfig {
   asyncLagTime: number;
   /** Seconds after which a disk that does not answer counts as failed; 0: never. */
   diskTimeout: number;
+  /** Microseconds for which the worker looks for news before it sleeps; 0: never. */
+  busyPoll: number;
   /** What becomes of requests while neither copy can serve. */
   onNoData: OnNoData;
   /** What becomes of a device in use when hastd is told to end. */

@@ -259,7 +259,7 @@ function parseStatement(parser: Parser, scope: Scope, keyword: Keyword): void {
 function store(parser: Parser, scope: Scope, keyword: Keyword, word: Token, value: Token): void {
   const { tree } = parser;
   const pointer = pointerTo(scope.pointer, word.text);
-  const numeric = ['seconds', 'bytes', 'rate'].includes(keyword.kind);
+  const numeric = ['seconds', 'microseconds', 'bytes', 'rate'].includes(keyword.kind);
   const raw = numeric && /^-?[0-9]{1,15}$/.test(value.text) ? Number(value.text) : value.text;
   const place = { key: word.span, value: value.span };
   if (keyword.kind === 'listen') {

@@ -45,6 +45,7 @@ const fields: Readonly<Record<ResourceField, { keyword: string; live: boolean }>
   asyncLag: { keyword: 'async-lag', live: true },
   asyncLagTime: { keyword: 'async-lag-time', live: true },
   diskTimeout: { keyword: 'disk-timeout', live: true },
+  busyPoll: { keyword: 'busy-poll', live: true },
   onNoData: { keyword: 'on-no-data', live: true },
   onStop: { keyword: 'on-stop', live: true },
   resyncRate: { keyword: 'resync-rate', live: true },

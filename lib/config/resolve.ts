@@ -275,6 +275,7 @@ function resourceConfig(
     asyncLag: typeof lag === 'number' ? lag : (parseBytes(lag) ?? defaults.asyncLagBytes),
     asyncLagTime: settings.value('async-lag-time', defaults.asyncLagSeconds),
     diskTimeout: settings.value('disk-timeout', defaults.diskTimeoutSeconds),
+    busyPoll: settings.value('busy-poll', defaults.busyPollMicroseconds),
     onNoData: settings.value('on-no-data', defaults.onNoData),
     onStop: settings.value('on-stop', defaults.onStop),
     resyncRate: typeof rate === 'number' ? rate : (parseBytes(rate) ?? 0),

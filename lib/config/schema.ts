@@ -22,6 +22,7 @@ function valueSchema(keyword: Keyword): object {
     case 'switch':
       return { enum: ['on', 'off', true, false] };
     case 'seconds':
+    case 'microseconds':
       return { type: 'integer', minimum: min, maximum: max };
     case 'bytes':
     case 'rate':

@@ -53,6 +53,7 @@ export function refuseValue(kind: ValueKind | NameKind, text: string): Refusal |
     case 'choice':
     case 'switch':
     case 'seconds':
+    case 'microseconds':
       return null;
   }
 }

@@ -4,8 +4,10 @@
  */
 import { randomBytes } from 'node:crypto';
 import type * as net from 'node:net';
+import * as os from 'node:os';
 import { HastError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
+import { defaults } from '../config/limits.ts';
 import type { ResourceConfig } from '../config/model.ts';
 import { formatAddress } from '../config/address.ts';
 import type { CoreOptions } from '../core/context.ts';
@@ -339,6 +341,11 @@ export class Runner {
       diskTimeoutMs: config.diskTimeout * 1000, onNoData: config.onNoData,
       resyncRate: config.resyncRate,
     });
+    // A parent of an older release does not name it.
+    const busyPoll = (config.busyPoll as number | undefined) ?? defaults.busyPollMicroseconds;
+    // Who looks while there is one processor keeps it from those who are looked for.
+    const looks = os.availableParallelism() > 1 ? busyPoll : 0;
+    if (this.#reactor !== null) this.#reactor.busyPoll.milliseconds = looks / 1000;
     this.#wire.checksum = config.checksum;
     this.#wire.compression = config.compression;
   }

@@ -5,24 +5,27 @@
  *
  * What the kernel cannot do at once (a page that is not in memory, a file system that does not
  * support it, a flush) it does in threads of its own; so a disk that hangs does not stop the
- * thread of the ring.
+ * thread of the ring. Small writes that only copy are done by that thread: see inline-writes.ts.
  *
  * The descriptors belong to this object, as with LocalDisk.
  */
 import * as os from 'node:os';
 import { assert } from '../base/assert.ts';
-import { addressOf } from '../base/libc.ts';
+import { addressOf, writeAt } from '../base/libc.ts';
 import type { Done } from '../core/ports.ts';
 import {
   type Reactor, type Ring, RingOpcode, type RingOp, type TurnEnd,
 } from '../uring/reactor.ts';
 import { IORING_FSYNC_DATASYNC } from '../uring/ring.ts';
 import { isAligned, isWholeBlocks, AlignedPool, type AlignedMemory } from './aligned.ts';
+import { DirtyMemory } from './dirty-memory.ts';
+import { InlineWrites } from './inline-writes.ts';
 import type { LocalFile } from './local.ts';
 import {
   cannotDeallocate, DescriptorUse, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE, type OpenDisk, writeWhole,
   writeZeros,
 } from './open-disk.ts';
+import { onlyCopies } from './page-cache.ts';
 
 const { EIO, EINTR, EAGAIN } = os.constants.errno;
 
@@ -55,7 +58,7 @@ class DiskOp implements RingOp {
   }
 
   completed(result: number): void {
-    this.#disk.completed(this, result);
+    this.#disk.transferred(this, result);
   }
 }
 
@@ -78,14 +81,20 @@ export class RingDisk implements OpenDisk, TurnEnd {
   readonly #aligned = new AlignedPool();
   readonly #pool: DiskOp[] = [];
   readonly #use: DescriptorUse;
+  readonly #inline: InlineWrites;
+  readonly #onlyCopies: boolean;
+  /** Of one turn, used again. */
+  readonly #atOnce: DiskOp[] = [];
 
-  constructor(reactor: Reactor, local: LocalFile) {
+  constructor(reactor: Reactor, local: LocalFile, memory = new DirtyMemory()) {
     this.#reactor = reactor;
     this.#ring = reactor.ring;
     this.#fd = local.fd;
     this.#durableFd = local.durableFd;
     this.#directFd = local.directFd;
     this.#use = new DescriptorUse([local.durableFd, local.fd, local.directFd]);
+    this.#inline = new InlineWrites(memory);
+    this.#onlyCopies = onlyCopies(local);
   }
 
   close(closed: () => void): void {
@@ -118,27 +127,27 @@ export class RingDisk implements OpenDisk, TurnEnd {
    * time, and the wait for the disk would keep back every write behind this one.
    */
   writeDurable(offset: number, buffer: Buffer, done: Done): void {
-    if (!this.#use.begin(done)) return;
+    if (!this.#begin(done)) return;
     writeWhole(this.#durableFd, offset, buffer, 0, buffer.length, (errno) => {
-      this.#use.end();
+      this.#end();
       done(errno);
     });
   }
 
   flush(done: Done): void {
-    if (!this.#use.begin(done)) return;
+    if (!this.#begin(done)) return;
     const op = new OtherOp((result) => {
-      this.#use.end();
+      this.#end();
       done(-result);
     });
     this.#ring.prepare(op, RingOpcode.fsync, this.#fd, 0, 0, 0, IORING_FSYNC_DATASYNC);
   }
 
   zero(offset: number, length: number, discard: boolean, done: Done): void {
-    if (!this.#use.begin(done)) return;
+    if (!this.#begin(done)) return;
     const mode = discard ? FALLOC_PUNCH_HOLE : FALLOC_ZERO_RANGE;
     const op = new OtherOp((result) => {
-      this.#use.end();
+      this.#end();
       if (cannotDeallocate(-result)) writeZeros(this, offset, length, done);
       else done(-result);
     });
@@ -146,7 +155,13 @@ export class RingDisk implements OpenDisk, TurnEnd {
     this.#ring.prepare(op, RingOpcode.fallocate, this.#fd, length, mode, offset);
   }
 
-  completed(op: DiskOp, result: number): void {
+  /** Of the ring. */
+  transferred(op: DiskOp, result: number): void {
+    if (op.opcode === RingOpcode.write) this.#endElsewhere();
+    this.#completed(op, result);
+  }
+
+  #completed(op: DiskOp, result: number): void {
     if (result === -EINTR || result === -EAGAIN) {
       this.#issue(op);
       return;
@@ -221,8 +236,58 @@ export class RingDisk implements OpenDisk, TurnEnd {
   turnEnd(): void {
     const begun = this.#begun;
     this.#begun = [];
+    const now = performance.now();
+    const isAtOnce = this.#mayWriteAtOnce(begun, now);
     for (const op of begun) {
+      if (isAtOnce && op.opcode === RingOpcode.write) {
+        this.#atOnce.push(op);
+        continue;
+      }
+      if (op.opcode === RingOpcode.write) this.#beginElsewhere();
       this.#ring.prepare(op, op.opcode, op.fd, op.address, op.left, op.offset);
     }
+    if (isAtOnce) this.#writeAtOnce(now);
+  }
+
+  #mayWriteAtOnce(ops: readonly DiskOp[], now: number): boolean {
+    if (!this.#onlyCopies) return false;
+    let bytes = 0;
+    for (const op of ops) {
+      if (op.opcode !== RingOpcode.write) continue;
+      if (op.fd !== this.#fd || !isWholeBlocks(op.offset, op.left)) return false;
+      bytes += op.left;
+    }
+    return bytes > 0 && this.#inline.allow(bytes, now);
+  }
+
+  #writeAtOnce(since: number): void {
+    // What goes to the peer is on its way before the copy is made.
+    if (this.#ring.prepared > 0) this.#ring.submit();
+    const ops = this.#atOnce;
+    for (const op of ops) this.#completed(op, writeAt(op.fd, op.address, op.left, op.offset));
+    ops.length = 0;
+    this.#inline.done(since, performance.now());
+  }
+
+  /** Of what may hold up a write: see InlineWrites. */
+  #begin(done: Done): boolean {
+    if (!this.#use.begin(done)) return false;
+    this.#beginElsewhere();
+    return true;
+  }
+
+  #end(): void {
+    this.#endElsewhere();
+    this.#use.end();
+  }
+
+  #beginElsewhere(): void {
+    this.#inline.began();
+    this.#reactor.busyPoll.began();
+  }
+
+  #endElsewhere(): void {
+    this.#inline.ended();
+    this.#reactor.busyPoll.ended();
   }
 }

@@ -82,6 +82,9 @@ export const configLimits = {
   /** Keyword `disk-timeout`, seconds; 0: never. */
   diskTimeoutSecondsMin: 0,
   diskTimeoutSecondsMax: 86_400,
+  /** Keyword `busy-poll`, microseconds; 0: never. */
+  busyPollMicrosecondsMin: 0,
+  busyPollMicrosecondsMax: 1000,
   /** Keyword `resync-rate`, bytes a second. */
   resyncRateMin: 64 * KiB,
   resyncRateMax: 1 * TiB,

@@ -1,7 +1,7 @@
 /**
  * HOT PATH. Everything one thread waits for, in one system call: the ring's operations and Node's
- * own event loop. `npm run bench`, write-1 on fullsync: 170 to 245 us (p50), with four wake-ups of
- * about 50 us; docs/decisions/016-one-thread-and-a-ring.md has the reasons.
+ * own event loop. `npm run bench`, write-1 on fullsync: 31 to 72 us (p50);
+ * docs/decisions/016-one-thread-and-a-ring.md has the reasons.
  *
  * A turn runs from Node's check phase (setImmediate), in rounds: submit, wait, take completions,
  * let their owners say what follows. While turns follow each other Node's loop never sleeps by
@@ -17,6 +17,7 @@
  *   late by `sleepMsMax` at most, and so is what its callback puts off.
  */
 import * as fs from 'node:fs';
+import { BusyPoll } from './busy-poll.ts';
 import { Ring, RingOpcode, type RingOp } from './ring.ts';
 
 export { RingOpcode, type Ring, type RingOp };
@@ -45,13 +46,17 @@ class UvPoll implements RingOp {
 
 export class Reactor {
   readonly ring: Ring;
+  readonly busyPoll = new BusyPoll();
   /** Monotonic milliseconds (performance.now) of the next timer that must be in time, or null. */
   deadline: () => number | null = () => null;
   /**
    * Node's loop has work that shows by no descriptor: turns are as short as can be, none sleeps.
    */
   nodeIsBusy: () => boolean = () => false;
-  /** Called at the end of each round, before what `later` named. */
+  /**
+   * Called at the end of each round, before what `later` named, and after it again: that may have
+   * completed something.
+   */
   onRound: () => void = () => undefined;
   readonly #uvFd: number;
   readonly #uvPoll = new UvPoll();
@@ -111,15 +116,32 @@ export class Reactor {
         ring.submit();
       } else {
         const milliseconds = isFirst ? this.#sleepMs() : leaveAt - performance.now();
-        if (milliseconds > 0) ring.submitAndWait(milliseconds);
+        if (milliseconds > 0) this.#wait(milliseconds);
         else ring.submit();
       }
-      if (ring.reap() === 0) break;
+      const completions = ring.reap();
+      if (completions === 0) break;
+      this.busyPoll.round(completions);
       isFirst = false;
       this.#quiet = 0;
     } while (!uvPoll.fired && performance.now() < leaveAt && !this.nodeIsBusy());
     setImmediate(this.#turn);
   };
+
+  #wait(milliseconds: number): void {
+    const { ring, busyPoll } = this;
+    const since = performance.now();
+    let slept = true;
+    if (busyPoll.pays) {
+      if (ring.prepared > 0) ring.submit();
+      const until = since + Math.min(milliseconds, busyPoll.milliseconds);
+      while (!ring.hasNews && performance.now() < until);
+      slept = !ring.hasNews;
+    }
+    if (slept) ring.submitAndWait(milliseconds);
+    else ring.submit();
+    busyPoll.waited(performance.now() - since, slept);
+  }
 
   #arm(): void {
     this.#uvPoll.isArmed = true;
@@ -139,6 +161,7 @@ export class Reactor {
       const later = this.#later;
       this.#later = [];
       for (const work of later) work.turnEnd();
+      this.onRound();
     }
   }
 }

@@ -53,6 +53,7 @@ const sampleValues: Readonly<Record<string, string>> = {
   'async-lag': '1M',
   'async-lag-time': '3',
   'disk-timeout': '0',
+  'busy-poll': '20',
   'on-no-data': 'fail',
   'on-stop': 'refuse',
   'resync-rate': '10M',
@@ -231,6 +232,9 @@ t.test('grammar: values', async (t) => {
   t.equal(first('async-lag 12'), "'async-lag' is too small: 12");
   t.equal(first('disk-timeout -1'), "'disk-timeout' is negative: -1");
   t.equal(first('disk-timeout 86401'), "'disk-timeout' cannot be 86401");
+  t.equal(first('busy-poll -1'), "'busy-poll' is negative: -1");
+  t.equal(first('busy-poll 1001'), "'busy-poll' cannot be 1001");
+  t.equal(first('busy-poll 50us'), "'busy-poll' cannot be '50us'");
   t.equal(first('on-no-data wait'), "'on-no-data' cannot be 'wait'");
   t.equal(first('on-stop end'), "'on-stop' cannot be 'end'");
   t.equal(first('resync-rate 65535'), "'resync-rate' is too small: 65535");
@@ -246,6 +250,7 @@ t.test('grammar: values', async (t) => {
   for (const [text, rate] of [['auto', 0], ['64k', 65536], ['65536', 65536], ['1T', 2 ** 40]]) {
     t.equal(load(`resync-rate ${text}${example}`).config?.resources[0]?.resyncRate, rate);
   }
+  t.equal(load(`busy-poll 0${example}`).config?.resources[0]?.busyPoll, 0, 'never');
   t.equal(load(`disk-timeout 0${example}`).config?.resources[0]?.diskTimeout, 0, 'never');
   const inner = load(`on-no-data fail
 resync-rate 1M${example.replace('local', 'resync-rate auto local')}`);
@@ -271,6 +276,7 @@ resource a {
   replication async
   async-lag-time 3
   disk-timeout 5
+  busy-poll 0
   on-no-data fail
   on-stop force
   resync-rate 20M
@@ -297,6 +303,7 @@ const fullJson = {
       replication: 'async',
       'async-lag-time': 3,
       'disk-timeout': 5,
+      'busy-poll': 0,
       'on-no-data': 'fail',
       'on-stop': 'force',
       'resync-rate': '20M',

@@ -81,6 +81,7 @@ t.test('load: the short example, and every default', async (t) => {
       asyncLag: 67108864,
       asyncLagTime: 10,
       diskTimeout: 30,
+      busyPoll: 50,
       onNoData: 'stall',
       onStop: 'keep',
       resyncRate: 0,

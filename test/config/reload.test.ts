@@ -37,6 +37,7 @@ t.test('reload: what changes live', async (t) => {
     ['exec /x', '', ['exec']],
     ['async-lag 1M async-lag-time 3', '', ['asyncLag', 'asyncLagTime']],
     ['disk-timeout 0', '', ['diskTimeout']],
+    ['busy-poll 0', '', ['busyPoll']],
     ['on-no-data fail', '', ['onNoData']],
     ['on-stop force', '', ['onStop']],
     ['resync-rate 1M', '', ['resyncRate']],

@@ -161,7 +161,7 @@ export function resourceConfig(name: string, more: Partial<ResourceConfig> = {})
     name, deviceName: name, local: 'well', remote: null, source: null,
     replication: 'fullsync', checksum: 'crc32', compression: 'hole', timeout: 1,
     exec: '/hook', frontend: 'direct', cache: 'writeback', asyncLag: 1, asyncLagTime: 1,
-    diskTimeout: 30, onNoData: 'stall', onStop: 'refuse', resyncRate: 0,
+    diskTimeout: 30, busyPoll: 50, onNoData: 'stall', onStop: 'refuse', resyncRate: 0,
     undoDirectory: '/var/lib/hast', mount: null,
     authentication: { kind: 'none' }, ...more,
   };

@@ -138,6 +138,40 @@ async function readErrorAlone(inner: Test, lab: Lab): Promise<void> {
   await inner.resolves(lab.compare(), 'the copies are equal');
 }
 
+/**
+ * The thread of a worker does small writes to a block device itself, and must wait for no disk:
+ * the peer would miss it after `timeout`.
+ */
+async function goesOnTalking(inner: Test, lab: Lab): Promise<void> {
+  const { h1, h2 } = lab;
+  const load = new Load(lab, { size: 16 * MiB, raw: true });
+  const disks = [
+    await FailingDisk.under(lab, h1, 'block device'),
+    await FailingDisk.under(lab, h2, 'block device'),
+  ];
+  await lab.bringUp();
+  await load.fill(h1);
+  await lab.settle();
+  const connected = async (): Promise<unknown> =>
+    (await Promise.all([h1.status(), h2.status()])).map(({ status }) => status);
+  for (const [index, disk] of disks.entries()) {
+    const running = load.start(h1, 60_000);
+    await running.more(100);
+    await disk.fail({ op: 'any', does: 'hang' });
+    const seen: unknown[] = [];
+    for (let wait = 0; wait < 4 * timeout; wait++) {
+      await sleep(1000);
+      seen.push(await connected());
+    }
+    inner.ok((await disk.counts()).held > 0, 'it hangs');
+    inner.same(seen, seen.map(() => ['complete', 'complete']), `the disk of h${index + 1} hangs`);
+    await disk.repair();
+    await running.more(100);
+    inner.equal((await running.finish()).error, null, 'the application saw no error');
+  }
+  inner.match(await load.check(h1), { lost: 0 });
+}
+
 t.setTimeout(290_000);
 const sizes = [size, size] as const;
 await pairTest(t, 'failing disk: the fixture does what it says', { sizes }, obeys);
@@ -148,3 +182,6 @@ for (const op of ['write', 'flush'] as const) {
 }
 await pairTest(t, 'failing disk: a bad sector without a peer', { sizes, timeout },
   readErrorAlone);
+await pairTest(t, 'failing disk: a block device hangs, the nodes go on talking', {
+  sizes, timeout,
+}, goesOnTalking);

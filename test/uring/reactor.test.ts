@@ -187,3 +187,52 @@ t.test('reactor: a process ends when it is stopped', needsRing(), async (t) => {
   t.strictSame(await run('setTimeout(() => process.exit(7), 200);', 20_000), [7, null], 'exit');
   t.strictSame(await run('', 3000), [null, 'SIGKILL'], 'not before');
 });
+
+t.test('reactor: a round ends with what its last work completed', needsRing(), async (t) => {
+  const reactor = turningReactor(t);
+  let isAsked = false;
+  let late = 0;
+  let rounds = 0;
+  reactor.onRound = () => {
+    if (isAsked) rounds++;
+    isAsked = false;
+  };
+  const work = { turnEnd: (): void => {
+    isAsked = true;
+    // Runs when the turn is over, a millisecond later.
+    setImmediate(() => {
+      if (isAsked) late++;
+    });
+  } };
+  const fd = fs.openSync('/dev/null', 'r+');
+  t.teardown(() => fs.closeSync(fd));
+  const memory = Buffer.alloc(16);
+  for (let index = 0; index < 50; index++) {
+    await new Promise<void>((resolve) => reactor.ring.prepare({ completed: () => {
+      reactor.later(work);
+      resolve();
+    } }, RingOpcode.write, fd, addressOf(memory), 16, 0));
+    await sleep(3);
+  }
+  reactor.onRound = () => undefined;
+  t.same([rounds, late], [50, 0]);
+});
+
+t.test('reactor: one that looks before it sleeps', needsRing(), async (t) => {
+  const reactor = turningReactor(t);
+  reactor.busyPoll.milliseconds = 1;
+  await everythingRuns(t, 'looking');
+  const count = keepBusy(t, reactor);
+  await sleep(100);
+  t.ok(count() > 1000);
+});
+
+t.test('reactor: an idle one sleeps, however long it may look', needsRing(), async (t) => {
+  const reactor = turningReactor(t);
+  reactor.busyPoll.milliseconds = 1;
+  await sleep(200);
+  const before = process.cpuUsage();
+  await sleep(500);
+  const { user, system } = process.cpuUsage(before);
+  t.ok(user + system < 200_000, `${user + system} us of half a second`);
+});
