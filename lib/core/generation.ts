@@ -167,6 +167,8 @@ const historyRows: readonly Row[] = [
   { row: 'D-both-rolled-back', refuse: 'older-image', when: (a, b) =>
     isSame(a, b) && isRolledBack(a, b) && isRolledBack(b, a) },
   { row: 'D-rolled-back', wins: (a, b) => isSame(a, b) && isRolledBack(b, a) },
+  // Who was promoted later, whatever is left of the other one's time as primary.
+  { row: 'D-primary', wins: (a, b) => isSame(a, b) && isPrimary(a) && !isPrimary(b) },
   { row: 'D-last-primary', wins: (a, b) => isSame(a, b) && wasPrimary(a) && !wasPrimary(b) },
   { row: 'E-who-has-marks', wins: (a, b) =>
     isSame(a, b) && wasPrimary(a) === wasPrimary(b) && a.marked !== 0 && b.marked === 0 },

@@ -25,6 +25,7 @@ import { RemotePrimary, RemoteServer } from './remote-session.ts';
 import { Replica, type AckSink } from './replica.ts';
 import { ResolveSession } from './resolve-session.ts';
 import { isHandshake, type SessionHost, type SessionPhase } from './session-host.ts';
+import { ofPromotedPeer } from './superblock-store.ts';
 import { SyncSource } from './sync-source.ts';
 import { SyncTarget } from './sync-target.ts';
 
@@ -489,8 +490,8 @@ export class Session implements LinkHandler, AckSink {
   #takeGeneration(frame: Frame): void {
     const lineage = decodeLineage(bodyOf(frame));
     if (!this.#host.yieldsTo(this.peer as Hello)) return;
-    const patch = { ...lineage, peerGeneration: lineage.generation };
-    this.#context.store.update(patch, (errno) => {
+    const { store } = this.#context;
+    store.update(ofPromotedPeer(store.value, lineage), (errno) => {
       if (this.phase === 'ended') return;
       if (errno !== 0) this.#context.localFailed('metadata', errno);
       else this.#link.send(plainFrame(FrameType.generationAck));

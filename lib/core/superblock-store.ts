@@ -8,7 +8,7 @@
 import { HastError } from '../base/errors.ts';
 import { limits } from '../format/limits.ts';
 import {
-  decodeSuperblock, encodeSuperblock, tailOffset, type Superblock,
+  decodeSuperblock, encodeSuperblock, SuperblockFlag, tailOffset, type Superblock,
 } from '../format/superblock.ts';
 import type { DiskPort, Done } from './ports.ts';
 
@@ -152,6 +152,18 @@ export class SuperblockStore {
       if (errno === 0) this.#disk.writeDurable(at, raw, () => undefined);
     });
   }
+}
+
+/**
+ * For the complete copy of a peer that is being promoted, under `lineage`. From then on the peer is
+ * the last primary: also where this node was it before, and was killed. With both remembered as
+ * such the older one could win later, over what the peer had acknowledged.
+ */
+export function ofPromotedPeer(
+  value: Superblock, lineage: { generation: bigint; history: bigint[] },
+): SuperblockPatch {
+  const flags = value.flags & ~SuperblockFlag.primaryActive;
+  return { ...lineage, peerGeneration: lineage.generation, flags };
 }
 
 /**

@@ -326,6 +326,9 @@ t.test('generation: the table by example', async (t) => {
   t.equal(row(empty, {}), 'A-fresh target');
   t.equal(row(half, {}), 'C-one-inconsistent target');
   t.equal(row({ flags: primaryActive }, {}), 'D-last-primary source');
+  const former = { flags: primaryActive, marked: 9 };
+  t.equal(row({ role: WireRole.primary }, former), 'D-primary source');
+  t.equal(row(former, { role: WireRole.primary, flags: primaryActive }), 'D-primary target');
   t.equal(row({ marked: 1 }, {}), 'E-who-has-marks source');
   t.equal(row({}, {}), 'F-equal target');
   t.equal(row({ peerSessionNumber: 5 }, { flags: primaryActive }), 'D-rolled-back source full',

@@ -4,7 +4,7 @@
  * Method: as pair.test.ts; links are cut, processes killed, machines lose their power.
  */
 import { limits, MiB } from '../../lib/format/limits.ts';
-import { DataState, PeerState } from '../../lib/format/superblock.ts';
+import { DataState, PeerState, SuperblockFlag } from '../../lib/format/superblock.ts';
 import { AppOp } from '../../lib/core/ports.ts';
 import { eachSeed } from '../fixtures/sim-each.ts';
 import { imageSuperblock } from '../fixtures/sim-image.ts';
@@ -188,6 +188,44 @@ eachSeed('pair: copies that are not zeroed wait for a promotion, then one is cop
     pair.load(pair.b, 10);
     equalInTheEnd(pair);
     t.equal(pair.a.data()[1000], 'b'.charCodeAt(0));
+  });
+
+/** a has been primary, b is: what both then remember must not let the copies be mistaken. */
+function handedOver(pair: SimPair): void {
+  pair.primary();
+  pair.load(pair.a, 3);
+  pair.a.crash(false);
+  pair.pass(100);
+  pair.a.boot();
+  pair.complete();
+  pair.mustPromote(pair.b);
+}
+
+eachSeed('pair: a primary that was killed is not the last one any more when the peer is promoted',
+  { seeds: 10, mode: 'memsync' }, (pair, t) => {
+    handedOver(pair);
+    const { flags } = imageSuperblock(pair.a.disk.durable);
+    t.equal(flags & SuperblockFlag.primaryActive, 0);
+    pair.run(pair.b, AppOp.write, 0, 4096, Buffer.alloc(4096, 'x'));
+    pair.link?.cut();
+    pair.until('together again', () => pair.isComplete);
+    t.notOk(pair.b.running.failed, 'it serves');
+    equalInTheEnd(pair);
+  });
+
+eachSeed('pair: when both are lost the primary is the source, not one that was it before',
+  { seeds: 10, mode: 'memsync' }, (pair, t) => {
+    handedOver(pair);
+    // The peer acknowledges what it holds in memory only.
+    pair.a.disk.latency = [50, 60];
+    pair.run(pair.b, AppOp.write, 0, 4096, Buffer.alloc(4096, 'y'));
+    pair.a.crash(true);
+    pair.b.crash(false);
+    pair.a.boot();
+    pair.b.boot();
+    pair.complete();
+    equalInTheEnd(pair);
+    t.equal(pair.a.data()[0], 'y'.charCodeAt(0), 'what was acknowledged is there');
   });
 
 for (const side of ['a', 'b'] as const) {
