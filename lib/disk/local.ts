@@ -5,9 +5,11 @@
  * goes through the page cache is done by threads of the process, which the kernel waits for.
  */
 import * as fs from 'node:fs';
+import * as os from 'node:os';
 import { adviseRandom, blockDeviceSize, flockExclusive, libcAvailable } from '../base/libc.ts';
 import { HastError, errnoName } from '../base/errors.ts';
 
+const { ENOSYS } = os.constants.errno;
 const { O_RDWR, O_RDONLY, O_EXCL, O_DSYNC, O_DIRECT } = fs.constants;
 
 /** How data reach the disk: past the page cache, or through it. */
@@ -92,7 +94,13 @@ export function openLocal(path: string, cache: CacheMode = 'writeback'): LocalFi
   const { held, isDirect } = openHeld(path, isBlock, cache);
   let fd = held;
   try {
-    if (flockExclusive(held) !== 0) {
+    const errno = flockExclusive(held);
+    if (errno === ENOSYS) {
+      throw new HastError('HAST_E_DEVICE', `${path} cannot be locked: koffi cannot be loaded`, {
+        hint: 'run npm ci again; there must be a binary of koffi for this platform',
+      });
+    }
+    if (errno !== 0) {
       throw new HastError('HAST_E_BUSY', `${path} is locked by another process`, {
         hint: `another hastd or hastctl uses this copy; find it with: fuser -v ${path}`,
       });
