@@ -7,7 +7,8 @@
  * It is done where it pays: while waits have been short, as they are when one request follows the
  * other, and rounds had little to do. With many requests under way there is nearly always
  * something to do, and others need the processor. So do the kernel's threads while they work for
- * this one: to look meanwhile made a flush of the disk slower.
+ * this one: to look meanwhile made a flush of the disk slower. Where others wanted the processor
+ * while this one looked, it counts as a long wait.
  */
 
 /** A wait that ended with a wake-up was longer by that: twice the time counts as short. */
@@ -50,6 +51,11 @@ export class BusyPoll {
     this.#trust = milliseconds <= short
       ? Math.min(trustMax, this.#trust + 1)
       : Math.max(0, this.#trust - longWeight);
+  }
+
+  /** Another thread had the processor for a while meanwhile. */
+  interrupted(): void {
+    this.#trust = Math.max(0, this.#trust - longWeight);
   }
 
   /** A round had so many completions. */

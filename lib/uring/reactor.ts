@@ -33,6 +33,8 @@ const turnMs = 1;
 const quietTurns = 2;
 const sleepMsMax = 20;
 const findMs = 500;
+/** Between two looks: another thread had the processor. */
+const takenAwayMs = 0.02;
 
 class UvPoll implements RingOp {
   isArmed = false;
@@ -134,13 +136,25 @@ export class Reactor {
     let slept = true;
     if (busyPoll.pays) {
       if (ring.prepared > 0) ring.submit();
-      const until = since + Math.min(milliseconds, busyPoll.milliseconds);
-      while (!ring.hasNews && performance.now() < until);
+      this.#look(Math.min(milliseconds, busyPoll.milliseconds));
       slept = !ring.hasNews;
     }
     if (slept) ring.submitAndWait(milliseconds);
     else ring.submit();
     busyPoll.waited(performance.now() - since, slept);
+  }
+
+  #look(milliseconds: number): void {
+    const { ring, busyPoll } = this;
+    let now = performance.now();
+    const until = now + milliseconds;
+    let isThere = false;
+    while (!isThere && now < until) {
+      const before = now;
+      isThere = ring.hasNews;
+      now = performance.now();
+      if (now - before > takenAwayMs) busyPoll.interrupted();
+    }
   }
 
   #arm(): void {

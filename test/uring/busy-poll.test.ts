@@ -64,6 +64,18 @@ t.test('busy poll: not while threads of the kernel work', async (t) => {
   t.ok(poll.pays, 'how long they took is no matter');
 });
 
+t.test('busy poll: not where others want the processor', async (t) => {
+  const poll = polling();
+  waits(poll, 8, 0.01, false);
+  for (let round = 0; round < 5; round++) {
+    poll.interrupted();
+    poll.waited(0.03, false);
+  }
+  t.notOk(poll.pays);
+  waits(poll, 4, 0.03, true);
+  t.ok(poll.pays, 'it is tried again');
+});
+
 t.test('busy poll: never, where it is switched off', async (t) => {
   const poll = new BusyPoll();
   waits(poll, 100, 0, true);
