@@ -1,6 +1,6 @@
 /**
  * HOT PATH. The disk port on a ring: an operation is begun by the thread that asks for it, and no
- * other thread of ours is woken. `npm run bench`, write-32: local 0.8 to 0.9 of a bare loop device;
+ * other thread of ours is woken. `npm run bench`, write-32: local 0.8 to 1.8 of a bare loop device;
  * docs/decisions/016-one-thread-and-a-ring.md has the reasons.
  *
  * What the kernel cannot do at once (a page that is not in memory, a file system that does not
