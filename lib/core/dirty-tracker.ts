@@ -8,8 +8,9 @@
  * block that is not yet flushed on both copies. A block leaves the durable local-stale marks only
  * after a local flush that began when its data had been written.
  *
- * One commit at a time serves all that wait; map-writer.ts has its order. An evicted extent
- * stays in the list that is written with its pages, and is missing from the next one.
+ * One list at a time serves all writers that wait, and beside it one group of pages those who
+ * want marks durable: no writer waits for pages. An evicted extent is named in every list that is
+ * made before the page of its region, and the index, are durable.
  *
  * Hot path: mark() and unmark() run once per write: `npm run bench:scale`, 0.1 to 1 us a write.
  */
@@ -47,7 +48,7 @@ const nothingUnflushed: UnflushedBlocks = { collect: () => false, hasFull: () =>
 export class DirtyTracker {
   readonly extentSize: number;
   unflushed: UnflushedBlocks = nothingUnflushed;
-  /** Commits so far: the original's "activemap updates". */
+  /** Lists and groups of pages so far: the original's "activemap updates". */
   updates = 0;
 
   readonly #peer: PeerMarks;
@@ -59,12 +60,23 @@ export class DirtyTracker {
   /** Regions whose durable page holds blocks that are clean by now. */
   readonly #excess: RegionSet;
   readonly #image = new Uint8Array(regionBitBytes);
-  #committing = false;
+  /** A list is being written. */
+  #listing = false;
+  /** Pages are being written; or, before both, what was read is made durable. */
+  #settling = false;
+  /** The first group of pages is still to come: it takes all that was inherited. */
+  #isFirst = true;
+  /** While no list is readable everything counts as hot: until the first pages are durable. */
+  #mayList: boolean;
+  /** One is written, if it differs from what was read, though nobody waits for it. */
+  #owesList = true;
   #broken = false;
   #isAbandoned = false;
   #waiting: MarkRequest[] = [];
-  /** Callers of persist(): served by the next commit. */
+  /** Callers of persist(): served by the next group of pages. */
   #persist: { regions: RegionSet; done: Done }[] = [];
+  /** Who waits until the list is as it should be. */
+  #onListed: Done[] = [];
 
   /** `now`: milliseconds, for `oldestWrite`. */
   constructor(
@@ -80,6 +92,7 @@ export class DirtyTracker {
       this.#broken = true;
       onError(errno);
     });
+    this.#mayList = loaded.hotCopies > 0;
     this.#unwritten = this.#regions(loaded.inherited);
     this.#excess = this.#regions([]);
   }
@@ -90,7 +103,8 @@ export class DirtyTracker {
   }
 
   get isIdle(): boolean {
-    return !this.#committing && this.#waiting.length === 0 && this.#persist.length === 0;
+    return !this.#listing && !this.#settling && this.#waiting.length === 0 &&
+      this.#persist.length === 0 && this.#onListed.length === 0;
   }
 
   /** Blocks whose newest data the peer lacks; changed through the tracker only. */
@@ -113,14 +127,16 @@ export class DirtyTracker {
 
   /**
    * The local disk was given up: nothing is written or called any more. Whoever waits for a mark
-   * or a commit is forgotten, and those that come later are ignored; their owner knows of them.
+   * or pages is forgotten, and those that come later are ignored; their owner knows of them.
    */
   abandon(): void {
     this.#isAbandoned = true;
     this.#writer.abandon();
-    this.#committing = false;
+    this.#listing = false;
+    this.#settling = false;
     this.#waiting = [];
     this.#persist = [];
+    this.#onListed = [];
   }
 
   /** Sets the extents of `request` to those of the bytes `from` up to `to`, at least one. */
@@ -138,18 +154,18 @@ export class DirtyTracker {
       if (!this.#hot.isDurable(extent)) {
         if (this.#isAbandoned) return false;
         this.#waiting.push(request);
-        if (!this.#committing) this.#commit();
+        this.#work();
         return false;
       }
     }
     this.#hot.hold(firstExtent, lastExtent, begins);
-    if (this.#hot.wantsMore && !this.#committing) this.#commit();
+    if (this.#hot.wantsMore) this.#work();
     return true;
   }
 
   unmark(request: MarkRequest): void {
     this.#hot.release(request.firstExtent, request.lastExtent);
-    if (this.#waiting.length > 0 && !this.#committing) this.#commit();
+    if (this.#waiting.length > 0) this.#work();
   }
 
   /** The bytes now differ, or are not flushed on both copies: the region's page is behind. */
@@ -248,7 +264,7 @@ export class DirtyTracker {
 
   /** All of it is marked as stale at the peer, durably. */
   isDurablyStale(offset: number, length: number): boolean {
-    if (this.#committing) return false;
+    if (this.#settling) return false;
     for (const region of regionsOf(offset, length)) if (this.#unwritten.has(region)) return false;
     return this.peerStale.covers(offset, length);
   }
@@ -263,7 +279,7 @@ export class DirtyTracker {
     return this.#local.flushBegins();
   }
 
-  /** What had arrived when `flush` began may leave the durable marks with the next commit. */
+  /** What had arrived when `flush` began may leave the durable marks with its page. */
   localFlushDone(flush: LocalFlush): void {
     if (this.#local.flushDone(flush)) this.covered(flush.blocks.regions());
   }
@@ -300,14 +316,14 @@ export class DirtyTracker {
 
   /**
    * Lets go of hot extents without a write for some checkpoints and of marks that are
-   * clean, with one commit; an idle volume ends with nothing marked after two.
+   * clean; an idle volume ends with nothing marked after two.
    */
   checkpoint(done: Done): void {
     const regions = this.#regions(this.#excess);
     this.#hot.evictUnused();
-    const isClean = regions.size === 0 && !this.#hot.changed;
+    const isClean = regions.size === 0 && this.#hot.leaving.length === 0 && !this.#hot.changed;
     if (isClean && !this.#isAbandoned) done(0);
-    else this.#enqueue(regions, done);
+    else this.#enqueue(regions, () => this.#listed(done));
   }
 
   /** Lets go of every hot extent without a write in flight; their marks go to the map pages. */
@@ -343,16 +359,21 @@ export class DirtyTracker {
 
   #release(regions: RegionSet, done: Done): void {
     this.#hot.evictIdle();
-    this.#enqueue(regions.addAll(this.#unwritten).addAll(this.#excess), () => {
-      // The list just written still names what was evicted with it.
-      this.persist([], done);
-    });
+    // The list names what was evicted until the pages are durable.
+    this.#enqueue(regions.addAll(this.#unwritten).addAll(this.#excess), () => this.#listed(done));
+  }
+
+  /** Calls `done` when a list is durable that names nothing but what has to be in it now. */
+  #listed(done: Done): void {
+    if (this.#isAbandoned) return;
+    this.#onListed.push(done);
+    this.#work();
   }
 
   #enqueue(regions: RegionSet, done: Done): void {
     if (this.#isAbandoned) return;
     this.#persist.push({ regions, done });
-    if (!this.#committing) this.#commit();
+    this.#work();
   }
 
   #gather(): MarkRequest[] {
@@ -366,40 +387,73 @@ export class DirtyTracker {
     return batch;
   }
 
-  #commit(): void {
+  /** Begins what is to be done and not under way. */
+  #work(): void {
     if (this.#broken || this.#isAbandoned) return;
-    const batch = this.#gather();
-    const isAhead = this.#hot.takeAhead();
-    const persist = this.#persist;
-    if (batch.length === 0 && persist.length === 0 && !isAhead) return;
-    this.#persist = [];
-    this.#committing = true;
-    const regions = this.#regionsOf(persist);
-    const listed = (): void => {
-      this.#hot.madeDurable();
-      for (const request of batch) if (!this.#isAbandoned) request.onMarked();
-    };
-    const finish = (): void => {
-      this.#committing = false;
-      for (const one of persist) if (!this.#isAbandoned) one.done(0);
-      const more = this.#waiting.length > 0 || this.#persist.length > 0 || this.#hot.wantsMore;
-      if (more && !this.#committing) this.#commit();
-    };
-    const { changed } = this.#hot;
-    if (changed || regions.size > 0) this.updates++;
-    else if (this.#writer.isSynced) {
-      listed();
-      finish();
+    if (!this.#writer.isSynced) {
+      this.#sync();
       return;
     }
-    const list = changed ? this.#hot.list() : null;
-    this.#writer.commit(regions, this.#imageOf, list, listed, finish);
+    if (!this.#listing && this.#mayList) this.#list();
+    if (!this.#settling) this.#settle();
   }
 
-  /** What this commit writes: what was asked for, and the marks of extents that are leaving. */
+  #sync(): void {
+    if (this.#settling) return;
+    this.#settling = true;
+    this.#writer.sync(() => {
+      this.#settling = false;
+      this.#work();
+    });
+  }
+
+  #list(): void {
+    const batch = this.#gather();
+    const isAhead = this.#hot.takeAhead();
+    const onListed = this.#onListed;
+    if (batch.length === 0 && onListed.length === 0 && !isAhead && !this.#owesList) return;
+    this.#owesList = false;
+    this.#onListed = [];
+    const listed = (): void => {
+      this.#listing = false;
+      this.#hot.madeDurable();
+      for (const request of batch) if (!this.#isAbandoned) request.onMarked();
+      for (const done of onListed) if (!this.#isAbandoned) done(0);
+      this.#work();
+    };
+    if (!this.#hot.changed) {
+      if (batch.length > 0 || onListed.length > 0) listed();
+      return;
+    }
+    this.#listing = true;
+    this.updates++;
+    this.#writer.writeList(this.#hot.list(), listed);
+  }
+
+  #settle(): void {
+    const persist = this.#persist;
+    // Nothing but pages can make room in the list for those that still wait.
+    const isFull = !this.#listing && this.#waiting.length > 0 && this.#hot.leaving.length > 0;
+    if (persist.length === 0 && !this.#hot.manyLeave && !isFull && !this.#isFirst) return;
+    this.#persist = [];
+    const regions = this.#regionsOf(persist);
+    this.#isFirst = false;
+    this.#hot.leave();
+    this.#settling = true;
+    if (regions.size > 0) this.updates++;
+    this.#writer.writePages(regions, this.#imageOf, () => {
+      this.#settling = false;
+      this.#mayList = true;
+      this.#hot.left();
+      for (const one of persist) if (!this.#isAbandoned) one.done(0);
+      this.#work();
+    });
+  }
+
+  /** Whose pages are written: what was asked for, and the marks of extents that are leaving. */
   #regionsOf(persist: readonly { regions: RegionSet }[]): RegionSet {
-    // The first commit takes all that was inherited: it may replace what could not be read.
-    const regions = this.#regions(this.#writer.isSynced ? [] : this.#unwritten);
+    // All that was inherited: the first pages may replace what could not be read.
+    const regions = this.#regions(this.#isFirst ? this.#unwritten : []);
     for (const one of persist) regions.addAll(one.regions);
     const perRegion = limits.regionSize / this.extentSize;
     for (const extent of this.#hot.leaving) {

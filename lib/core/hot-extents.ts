@@ -34,13 +34,17 @@ const restMax = 15;
 /** What is taken ahead at first and at most: the list's length shifted right by so much. */
 const firstShift = 5;
 const mostShift = 2;
+/** So many leave together, while writers come: the list's length shifted right. */
+const manyShift = 3;
 
 export class HotExtents {
   readonly #max: number;
   readonly #extentCount: number;
   readonly #hot = new Map<number, HotExtent>();
-  /** Gone from the list in memory, and in the next one that is written once more. */
+  /** Gone from memory, and named in every list until the pages of their regions are durable. */
   #evicted: number[];
+  /** Of these the pages are being written. */
+  #settling: number[] = [];
   #useCounter = 0;
   /** Values of the use counter at the last checkpoints, the latest last. */
   #usedAt: number[] = [];
@@ -65,9 +69,14 @@ export class HotExtents {
     return this.#changed;
   }
 
-  /** Evicted since the last list: in the next one their region's page must be durable. */
+  /** Evicted, and named until the pages of their regions are durable: see leave(). */
   get leaving(): readonly number[] {
     return this.#evicted;
+  }
+
+  /** Enough to write their pages, which are fewer the more extents there are in each. */
+  get manyLeave(): boolean {
+    return this.#evicted.length >= this.#max >> manyShift;
   }
 
   get wantsMore(): boolean {
@@ -180,13 +189,23 @@ export class HotExtents {
     }
   }
 
-  /** What is to be written: what was evicted since the last list stays once more. */
+  /** What is to be written; some of it twice, where an evicted extent is hot again. */
   list(): number[] {
-    const extents = new Set([...this.#hot.keys(), ...this.#evicted]);
+    this.#changed = false;
+    return [...this.#hot.keys(), ...this.#evicted, ...this.#settling];
+  }
+
+  /** The pages of what is `leaving` are written from now on. */
+  leave(): void {
+    assert(this.#settling.length === 0, 'extents leave in one group after the other');
+    this.#settling = this.#evicted;
     this.#evicted = [];
-    // The next list differs where this one still names what was evicted.
-    this.#changed = extents.size !== this.#hot.size;
-    return [...extents];
+  }
+
+  /** Those pages are durable, with the index. */
+  left(): void {
+    if (this.#settling.length > 0) this.#changed = true;
+    this.#settling = [];
   }
 
   #add(extent: number): HotExtent {
@@ -199,20 +218,20 @@ export class HotExtents {
   #evict(entry: HotExtent): void {
     this.#hot.delete(entry.extent);
     this.#evicted.push(entry.extent);
-    this.#changed = true;
   }
 
-  /** Makes room for `count` more extents; false where too many are in use. */
+  /** Makes room for `count` more extents; false where too many are in use, or leaving. */
   #makeRoom(count: number): boolean {
     const max = this.#max;
+    const named = this.#hot.size + this.#evicted.length + this.#settling.length;
+    // A slot has room for twice as many as may be hot.
+    if (named + count > 2 * max) return false;
     if (this.#hot.size + count <= max) return true;
     const idle = [...this.#hot.values()].filter((entry) => entry.inFlight === 0);
     const missing = this.#hot.size + count - max;
     if (idle.length < missing) return false;
-    // A few more than asked for: random writers would pay a commit for each otherwise.
+    // A few more than asked for: random writers would sort them for each otherwise.
     const take = Math.min(idle.length, Math.max(missing, max >> 4));
-    // What is evicted stays in the slot once more, which has room for as many again.
-    if (this.#evicted.length + take > max) return false;
     idle.sort((one, other) => one.used - other.used);
     for (let index = 0; index < take; index++) this.#evict(idle[index] as HotExtent);
     return true;

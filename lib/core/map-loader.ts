@@ -4,7 +4,7 @@
  * - no valid hot list, or an index page without a valid copy: every block it speaks of;
  * - a map page that the index counts and that is torn or foreign: its whole region.
  * Hot lists and index pages are kept twice: what only one copy says counts, and is written twice
- * by the first commit.
+ * by the first writes of the map.
  * Extents found hot become stale blocks: they are cleared only by copying.
  */
 import { decodeHotSlot, decodeIndexPage, decodeMapPage, RegionBit } from '../format/map-pages.ts';

@@ -1,14 +1,14 @@
 /**
- * Writes the dirty map: pages and the hot list, then the index pages that change.
+ * Writes the dirty map: hot lists, and beside them pages, then the index pages that change.
  *
- * - One commit at a time: no page is written twice at once.
+ * - One list and one group of pages at a time: nothing is written twice at once.
  * - A hot list fills two neighbouring slots with the same bytes, in one write. The newest pair is
  *   never written over: a torn one leaves its predecessor.
  * - Both copies of an index page get the same bytes, one after the other: at rest they are equal,
  *   and one of them is whole at any time.
  * - A page holds every block of a direction that the index calls full, so that whichever index
  *   a crash leaves beside it, nothing is missing.
- * - The first commit begins with a flush: what was read at start may have been visible in the
+ * - A flush comes before all of it: what was read at start may have been visible in the
  *   cache of a killed process and not durable, and the copies it superseded are written over.
  */
 import {
@@ -17,7 +17,7 @@ import {
 import { limits } from '../format/limits.ts';
 import type { Superblock } from '../format/superblock.ts';
 import type { LoadedMap } from './map-loader.ts';
-import type { DiskPort } from './ports.ts';
+import type { DiskPort, DurableWrite } from './ports.ts';
 
 /** A region in one direction: 1024 bytes of bits, every block, or none. */
 export type RegionMarks = Uint8Array | 'full' | null;
@@ -28,15 +28,15 @@ export interface RegionImage {
   local: RegionMarks;
 }
 
-interface PageWrite {
-  offset: number;
-  raw: Buffer;
-  /** Called when it is durable, before the writes beside it are. */
-  durable: (() => void) | null;
-}
+/** What goes on beside each other. */
+const Lane = { list: 0, pages: 1 } as const;
+type Lane = (typeof Lane)[keyof typeof Lane];
 
-/** Writes under way at once (4 KiB each, and one pair of hot slots): bounds a commit's memory. */
+/** Pages under way at once, 4 KiB each: bounds the memory of a group. */
 const writesMax = 1024;
+
+/** Pages whose memory is kept: as many as leave together while writers come, and more. */
+const pooledMax = 128;
 
 const everyBlock = new Uint8Array(regionBitBytes).fill(0xff);
 
@@ -55,11 +55,14 @@ export class MapWriter {
   readonly #indexSlot: Uint8Array;
   #indexRepairs: Set<number>;
   #hotPair: number;
-  #hasHotList: boolean;
   #sequence: number;
+  /** A pair: memory for the one list that is written at a time. */
+  readonly #slots: Buffer;
+  readonly #pagePool: Buffer[] = [];
   #isSynced = false;
   #isAbandoned = false;
-  #oldestWrite: number | null = null;
+  /** When the oldest write of each lane was issued. */
+  readonly #since: [number | null, number | null] = [null, null];
 
   constructor(
     disk: DiskPort, geometry: Readonly<Superblock>, loaded: LoadedMap,
@@ -73,16 +76,17 @@ export class MapWriter {
     this.#indexSlot = loaded.indexSlot;
     this.#indexRepairs = loaded.indexRepairs;
     this.#hotPair = loaded.hotPair;
-    this.#hasHotList = loaded.hotCopies > 0;
     this.#sequence = loaded.sequence;
+    this.#slots = Buffer.alloc(2 * geometry.hotSlotSize);
   }
 
   /** When the oldest write (or flush) still under way was issued; null: none, or no clock. */
   get oldestWrite(): number | null {
-    return this.#oldestWrite;
+    const [list, pages] = this.#since;
+    return list === null || pages === null ? list ?? pages : Math.min(list, pages);
   }
 
-  /** False until what was read at start is known to be durable: until the first commit. */
+  /** False until what was read at start is known to be durable: until sync() has ended. */
   get isSynced(): boolean {
     return this.#isSynced;
   }
@@ -101,60 +105,59 @@ export class MapWriter {
   /** Nothing is written or called any more. */
   abandon(): void {
     this.#isAbandoned = true;
-    this.#oldestWrite = null;
+    this.#since.fill(null);
   }
 
-  /**
-   * Makes the pages of `regions` and the hot list (null: as it was) durable, then the index. The
-   * first commit must name every region with inherited marks; it repairs what was read once only.
-   * `imageOf` is asked when a page is made, and its answer used at once. `listed` comes when the
-   * list is durable, mostly well before the rest. Both may come at once where nothing is to be
-   * written; they never come after an error.
-   */
-  commit(
-    regions: Iterable<number>, imageOf: (region: number) => RegionImage,
-    hot: readonly number[] | null, listed: () => void, done: () => void,
-  ): void {
-    if (!this.#isSynced) {
-      this.#sync(() => this.commit(regions, imageOf, hot, listed, done));
-      return;
-    }
-    if (hot === null) listed();
-    const indexPages = this.#indexRepairs;
-    this.#indexRepairs = new Set();
-    // While no list is readable everything counts as hot: until the pages and the index say so.
-    const lateHot = this.#hasHotList ? null : hot;
-    const earlyHot = this.#hasHotList ? hot : null;
-    this.#writeAll(this.#pageWrites(regions, imageOf, indexPages, earlyHot, listed), () => {
-      const sequence = ++this.#sequence;
-      this.#writeAll(this.#indexWrites(indexPages, 1, sequence), () => {
-        this.#writeAll(this.#indexWrites(indexPages, 0, sequence), () => {
-          this.#writeAll(this.#hotWrites(lateHot, listed), done);
-        });
-      });
-    });
-  }
-
-  #sync(then: () => void): void {
-    this.#oldestWrite = this.#now === null ? null : this.#now();
+  /** Once, before anything is written. Nothing comes after an error. */
+  sync(done: () => void): void {
+    this.#begins(Lane.pages);
     this.#disk.flush((errno) => {
       if (this.#isAbandoned) return;
-      this.#oldestWrite = null;
+      this.#since[Lane.pages] = null;
       if (errno !== 0) {
         this.#onError(errno);
         return;
       }
       this.#isSynced = true;
-      then();
+      done();
+    });
+  }
+
+  /** Makes the list durable, in the pair of slots after the newest one's. */
+  writeList(extents: readonly number[], done: () => void): void {
+    const { hotSlotSize, hotSlotCount, hotOffset, copyId } = this.#geometry;
+    this.#hotPair = (this.#hotPair + 1) % (hotSlotCount / 2);
+    const identity = { copyId, number: 0, sequence: ++this.#sequence };
+    const raw = this.#slots;
+    encodeHotSlot(hotSlotSize, identity, extents, raw.subarray(0, hotSlotSize));
+    raw.copy(raw, hotSlotSize, 0, hotSlotSize);
+    const offset = hotOffset + this.#hotPair * 2 * hotSlotSize;
+    this.#writeAll(Lane.list, [{ offset, raw }].values(), done);
+  }
+
+  /**
+   * Makes the pages of `regions` durable, then the index. The first call must name every region
+   * with inherited marks; it repairs what was read once only. `imageOf` is asked when a page is
+   * made, and its answer used at once. `done` may come at once where nothing is to be written;
+   * it never comes after an error.
+   */
+  writePages(
+    regions: Iterable<number>, imageOf: (region: number) => RegionImage, done: () => void,
+  ): void {
+    const indexPages = this.#indexRepairs;
+    this.#indexRepairs = new Set();
+    this.#writeAll(Lane.pages, this.#pageWrites(regions, imageOf, indexPages), () => {
+      const sequence = ++this.#sequence;
+      this.#writeAll(Lane.pages, this.#indexWrites(indexPages, 1, sequence), () => {
+        this.#writeAll(Lane.pages, this.#indexWrites(indexPages, 0, sequence), done);
+      });
     });
   }
 
   /** Notes in `indexPages` whose index entry changes. */
   *#pageWrites(
     regions: Iterable<number>, imageOf: (region: number) => RegionImage, indexPages: Set<number>,
-    hot: readonly number[] | null, listed: () => void,
-  ): Generator<PageWrite, void> {
-    yield* this.#hotWrites(hot, listed);
+  ): Generator<DurableWrite, void> {
     for (const region of regions) {
       const { peer, local } = imageOf(region);
       const hasPage = (peer !== null && peer !== 'full') || (local !== null && local !== 'full');
@@ -169,33 +172,15 @@ export class MapWriter {
       const identity = { copyId, number: region, sequence: ++this.#sequence };
       yield {
         offset: mapOffset + region * limits.mapPageSize,
-        raw: encodeMapPage(identity, bitsOf(peer), bitsOf(local)),
-        durable: null,
+        raw: encodeMapPage(identity, bitsOf(peer), bitsOf(local), this.#pagePool.pop()),
       };
     }
-  }
-
-  /** The pair of slots after the newest list's, in one write; nothing where there is no list. */
-  *#hotWrites(
-    extents: readonly number[] | null, durable: () => void,
-  ): Generator<PageWrite, void> {
-    if (extents === null) return;
-    const { hotSlotSize, hotSlotCount, hotOffset, copyId } = this.#geometry;
-    this.#hasHotList = true;
-    this.#hotPair = (this.#hotPair + 1) % (hotSlotCount / 2);
-    const identity = { copyId, number: 0, sequence: ++this.#sequence };
-    const slot = encodeHotSlot(hotSlotSize, identity, extents);
-    yield {
-      offset: hotOffset + this.#hotPair * 2 * hotSlotSize,
-      raw: Buffer.concat([slot, slot]),
-      durable,
-    };
   }
 
   /** One copy of each page: `turn` 1 the older or unreadable one, then 0 the other. */
   *#indexWrites(
     pages: Iterable<number>, turn: 0 | 1, sequence: number,
-  ): Generator<PageWrite, void> {
+  ): Generator<DurableWrite, void> {
     const { indexOffset, copyId } = this.#geometry;
     for (const page of pages) {
       const slot = (this.#indexSlot[page] ?? 0) ^ turn;
@@ -204,37 +189,36 @@ export class MapWriter {
       yield {
         offset: indexOffset + (page * 2 + slot) * limits.mapPageSize,
         raw: encodeIndexPage({ copyId, number: page, sequence }, states),
-        durable: null,
       };
     }
   }
 
-  #writeAll(writes: Iterator<PageWrite, void>, done: () => void): void {
-    const wave: PageWrite[] = [];
+  #writeAll(lane: Lane, writes: Iterator<DurableWrite, void>, done: () => void): void {
+    const wave: DurableWrite[] = [];
     for (let next = writes.next(); next.done !== true; next = writes.next()) {
       wave.push(next.value);
       if (wave.length === writesMax) break;
     }
-    let left = wave.length;
-    if (left === 0) {
+    if (wave.length === 0) {
       done();
       return;
     }
-    let failed = 0;
-    const one = (write: PageWrite, errno: number): void => {
+    this.#begins(lane);
+    this.#disk.writeAllDurable(wave, (errno) => {
       if (this.#isAbandoned) return;
-      if (errno !== 0) failed = errno;
-      else write.durable?.();
-      // The disk may have been given up because of it.
-      if (this.#isAbandoned) return;
-      if (--left > 0) return;
-      this.#oldestWrite = null;
-      if (failed === 0) this.#writeAll(writes, done);
-      else this.#onError(failed);
-    };
-    this.#oldestWrite = this.#now === null ? null : this.#now();
-    for (const write of wave) {
-      this.#disk.writeDurable(write.offset, write.raw, (errno) => one(write, errno));
-    }
+      this.#since[lane] = null;
+      if (lane === Lane.pages) this.#takeBack(wave);
+      if (errno === 0) this.#writeAll(lane, writes, done);
+      else this.#onError(errno);
+    });
+  }
+
+  /** Memory of pages that are durable. */
+  #takeBack(wave: readonly DurableWrite[]): void {
+    for (const { raw } of wave) if (this.#pagePool.length < pooledMax) this.#pagePool.push(raw);
+  }
+
+  #begins(lane: Lane): void {
+    this.#since[lane] = this.#now === null ? null : this.#now();
   }
 }

@@ -66,6 +66,11 @@ export interface Volume {
 /** errno 0 is success. */
 export type Done = (errno: number) => void;
 
+export interface DurableWrite {
+  offset: number;
+  raw: Buffer;
+}
+
 /**
  * The local copy. Offsets are absolute in `local`. Each transfer is complete or an error:
  * never short.
@@ -79,6 +84,8 @@ export interface DiskPort {
   zero(offset: number, length: number, discard: boolean, done: Done): void;
   /** A write that is durable when it is done (O_DSYNC); used for metadata only. */
   writeDurable(offset: number, buffer: Buffer, done: Done): void;
+  /** At least one, none over another, in no order; done when all of them are durable. */
+  writeAllDurable(writes: readonly DurableWrite[], done: Done): void;
 }
 
 /** One connection to the peer, after the preface. Frames keep their order. */

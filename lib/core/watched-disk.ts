@@ -7,7 +7,7 @@
  */
 import { Kind, Stage } from './latencies.ts';
 import type { Measures } from './measures.ts';
-import type { DiskPort, Done } from './ports.ts';
+import type { DiskPort, Done, DurableWrite } from './ports.ts';
 
 /** The disk of a core: one it watches, or none. */
 export interface CoreDisk extends DiskPort {
@@ -71,6 +71,10 @@ export class WatchedDisk implements CoreDisk {
     this.#disk.writeDurable(offset, buffer, this.#begin(done, null));
   }
 
+  writeAllDurable(writes: readonly DurableWrite[], done: Done): void {
+    this.#disk.writeAllDurable(writes, this.#begin(done, null));
+  }
+
   ended(op: WatchedOp, errno: number): void {
     const { kind, since } = op;
     const now = this.#measures.tick();
@@ -129,6 +133,10 @@ export class AbsentDisk implements CoreDisk {
   }
 
   writeDurable(_offset: number, _buffer: Buffer, done: Done): void {
+    this.#fail(done);
+  }
+
+  writeAllDurable(_writes: readonly DurableWrite[], done: Done): void {
     this.#fail(done);
   }
 

@@ -11,12 +11,12 @@
 import * as fs from 'node:fs';
 import * as os from 'node:os';
 import { fallocate } from '../base/libc.ts';
-import type { Done } from '../core/ports.ts';
+import type { Done, DurableWrite } from '../core/ports.ts';
 import { AlignedPool, isWholeBlocks } from './aligned.ts';
 import type { LocalFile } from './local.ts';
 import {
   cannotDeallocate, DescriptorUse, errnoOf, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE, type OpenDisk,
-  writeWhole, writeZeros,
+  writeEachDurable, writeWhole, writeZeros,
 } from './open-disk.ts';
 
 const { EIO } = os.constants.errno;
@@ -86,6 +86,10 @@ export class LocalDisk implements OpenDisk {
 
   writeDurable(offset: number, buffer: Buffer, done: Done): void {
     this.#write(this.#durableFd, offset, buffer, 0, buffer.length, done);
+  }
+
+  writeAllDurable(writes: readonly DurableWrite[], done: Done): void {
+    writeEachDurable(this, writes, done);
   }
 
   flush(done: Done): void {

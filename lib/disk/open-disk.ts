@@ -2,7 +2,7 @@
 import * as fs from 'node:fs';
 import * as os from 'node:os';
 import { assert } from '../base/assert.ts';
-import type { DiskPort, Done } from '../core/ports.ts';
+import type { DiskPort, Done, DurableWrite } from '../core/ports.ts';
 
 const { EIO, EOPNOTSUPP, EINVAL } = os.constants.errno;
 
@@ -72,6 +72,20 @@ export function writeZeros(disk: DiskPort, offset: number, length: number, done:
     if (errno !== 0) done(errno);
     else writeZeros(disk, offset + piece, length - piece, done);
   });
+}
+
+/** Each by itself, with a flush of its own. */
+export function writeEachDurable(
+  disk: Pick<DiskPort, 'writeDurable'>, writes: readonly DurableWrite[], done: Done,
+): void {
+  let left = writes.length;
+  let failed = 0;
+  for (const { offset, raw } of writes) {
+    disk.writeDurable(offset, raw, (errno) => {
+      if (errno !== 0) failed = errno;
+      if (--left === 0) done(failed);
+    });
+  }
 }
 
 /** Writes all of it, on a thread of Node's pool. */

@@ -12,7 +12,7 @@
 import * as os from 'node:os';
 import { assert } from '../base/assert.ts';
 import { addressOf, writeAt } from '../base/libc.ts';
-import type { Done } from '../core/ports.ts';
+import type { Done, DurableWrite } from '../core/ports.ts';
 import {
   type Reactor, type Ring, RingOpcode, type RingOp, type TurnEnd,
 } from '../uring/reactor.ts';
@@ -22,8 +22,8 @@ import { DirtyMemory } from './dirty-memory.ts';
 import { InlineWrites } from './inline-writes.ts';
 import type { LocalFile } from './local.ts';
 import {
-  cannotDeallocate, DescriptorUse, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE, type OpenDisk, writeWhole,
-  writeZeros,
+  cannotDeallocate, DescriptorUse, FALLOC_PUNCH_HOLE, FALLOC_ZERO_RANGE, type OpenDisk,
+  writeEachDurable, writeWhole, writeZeros,
 } from './open-disk.ts';
 import { onlyCopies } from './page-cache.ts';
 
@@ -36,6 +36,9 @@ const { EIO, EINTR, EAGAIN } = os.constants.errno;
  * gave 70,000 such writes a second where 128 KiB gave 58,000, and sequential writes no less.
  */
 const sliceBytes = 32 * 1024;
+
+/** Bytes: the length of a flush has 32 bits. */
+const rangeMax = 2 ** 32 - 1;
 
 /** One operation; pooled. A transfer that comes back short is continued. */
 class DiskOp implements RingOp {
@@ -134,13 +137,46 @@ export class RingDisk implements OpenDisk, TurnEnd {
     });
   }
 
+  /**
+   * Into the page cache, and one flush of the range they lie in. That flush has a descriptor of its
+   * own: the kernel tells each of an error once, and flush() might be told of theirs.
+   */
+  writeAllDurable(writes: readonly DurableWrite[], done: Done): void {
+    let from = Infinity;
+    let to = 0;
+    for (const { offset, raw } of writes) {
+      from = Math.min(from, offset);
+      to = Math.max(to, offset + raw.length);
+    }
+    if (writes.length === 1 || to - from > rangeMax) {
+      writeEachDurable(this, writes, done);
+      return;
+    }
+    let left = writes.length;
+    let failed = 0;
+    const written = (errno: number): void => {
+      if (errno !== 0) failed = errno;
+      if (--left > 0) return;
+      if (failed === 0) this.#flush(this.#durableFd, from, to - from, done);
+      else done(failed);
+    };
+    for (const { offset, raw } of writes) {
+      this.#transfer(RingOpcode.write, offset, raw, 0, raw.length, written, this.#fd);
+    }
+  }
+
   flush(done: Done): void {
+    this.#flush(this.#fd, 0, 0, done);
+  }
+
+  /** `length` 0: to the end. */
+  #flush(fd: number, offset: number, length: number, done: Done): void {
     if (!this.#begin(done)) return;
     const op = new OtherOp((result) => {
       this.#end();
       done(-result);
     });
-    this.#ring.prepare(op, RingOpcode.fsync, this.#fd, 0, 0, 0, IORING_FSYNC_DATASYNC);
+    this.#ring.prepare(op, RingOpcode.fsync, fd, 0, length, offset, IORING_FSYNC_DATASYNC);
   }
 
   zero(offset: number, length: number, discard: boolean, done: Done): void {
@@ -188,7 +224,7 @@ export class RingDisk implements OpenDisk, TurnEnd {
 
   #transfer(
     opcode: RingOpcode, offset: number, buffer: Buffer, bufferOffset: number, length: number,
-    done: Done,
+    done: Done, fd = this.#directFd,
   ): void {
     if (!this.#use.begin(done)) return;
     assert(bufferOffset + length <= buffer.length, 'a transfer beyond its memory');
@@ -200,7 +236,7 @@ export class RingDisk implements OpenDisk, TurnEnd {
     op.address = addressOf(buffer) + bufferOffset;
     op.left = length;
     op.done = done;
-    if (this.#directFd >= 0 && isWholeBlocks(offset, length)) {
+    if (fd >= 0 && fd === this.#directFd && isWholeBlocks(offset, length)) {
       this.#goDirect(op, bufferOffset);
     }
     this.#issue(op);

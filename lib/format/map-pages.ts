@@ -53,13 +53,19 @@ function open(raw: Buffer, magic: number, copyId: bigint, number: number) {
   }
 }
 
-/** One snapshot of the hot extents. `identity.number` is 0. */
+/**
+ * One snapshot of the hot extents, each at least once. `identity.number` is 0. `raw`, here and
+ * below, is memory of the right size to be used again.
+ */
 export function encodeHotSlot(
   size: number, identity: PageIdentity, extents: readonly number[],
+  raw: Buffer = Buffer.alloc(size),
 ): Buffer {
   assert(64 + extents.length * 4 <= size, 'hot extents fit their slot');
-  const raw = Buffer.alloc(size);
-  extents.forEach((extent, index) => raw.writeUInt32LE(extent, 64 + index * 4));
+  raw.fill(0);
+  for (let index = 0; index < extents.length; index++) {
+    raw.writeUInt32LE(extents[index] as number, 64 + index * 4);
+  }
   return seal(raw, PageMagic.hot, identity, extents.length);
 }
 
@@ -115,8 +121,9 @@ const localBitsAt = peerBitsAt + regionBitBytes;
 /** Bit n of byte n>>3 stands for block n of the region. */
 export function encodeMapPage(
   identity: PageIdentity, peerStale: Uint8Array | null, localStale: Uint8Array | null,
+  raw: Buffer = Buffer.alloc(limits.mapPageSize),
 ): Buffer {
-  const raw = Buffer.alloc(limits.mapPageSize);
+  raw.fill(0);
   if (peerStale !== null) raw.set(peerStale, peerBitsAt);
   if (localStale !== null) raw.set(localStale, localBitsAt);
   return seal(raw, PageMagic.map, identity, 0);

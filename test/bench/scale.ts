@@ -6,7 +6,8 @@
 import { BlockMap } from '../../lib/core/block-map.ts';
 import { DirtyTracker, type MarkRequest } from '../../lib/core/dirty-tracker.ts';
 import type { LoadedMap } from '../../lib/core/map-loader.ts';
-import type { DiskPort, Done } from '../../lib/core/ports.ts';
+import type { DiskPort, Done, DurableWrite } from '../../lib/core/ports.ts';
+import { writeEachDurable } from '../../lib/disk/open-disk.ts';
 import { limits } from '../../lib/format/limits.ts';
 import { layoutFor, type Superblock } from '../../lib/format/superblock.ts';
 
@@ -41,6 +42,10 @@ class NullDisk implements DiskPort {
     this.writes++;
     this.bytes += buffer.length;
     done(0);
+  }
+
+  writeAllDurable(writes: readonly DurableWrite[], done: Done): void {
+    writeEachDurable(this, writes, done);
   }
 }
 

@@ -16,7 +16,16 @@ function list(keepDirty: number, extentCount = 10_000): HotExtents {
   return new HotExtents(geometry, [], true);
 }
 
-/** One write, with a commit where it needs one; returns how often it had to wait, 0 or 1. */
+/** The list, and the pages of what leaves. */
+function written(hot: HotExtents): void {
+  hot.takeAhead();
+  hot.list();
+  hot.madeDurable();
+  hot.leave();
+  hot.left();
+}
+
+/** One write, with a list where it needs one; returns how often it had to wait, 0 or 1. */
 function write(hot: HotExtents, extent: number, begins = true): number {
   let waits = 0;
   const isHot = hot.isDurable(extent);
@@ -26,11 +35,7 @@ function write(hot: HotExtents, extent: number, begins = true): number {
     waits++;
     if (!hot.take(extent, extent, begins)) throw new Error('no room');
   }
-  if (!isHot || hot.wantsMore) {
-    hot.takeAhead();
-    hot.list();
-    hot.madeDurable();
-  }
+  if (!isHot || hot.wantsMore) written(hot);
   hot.release(extent, extent);
   return waits;
 }
@@ -122,11 +127,34 @@ t.test('hot-extents: when nothing is written all leave with the second checkpoin
   hot.evictUnused();
   t.same(hot.extents(), [6], 'what a write holds stays');
   t.equal(hot.leaving.length, 1 + ahead);
-  t.ok(hot.changed);
-  t.equal(hot.list().length, 2 + ahead, 'named once more');
+  t.equal(hot.list().length, 2 + ahead, 'still named');
+  hot.leave();
+  t.equal(hot.leaving.length, 0);
+  t.equal(hot.list().length, 2 + ahead, 'while their pages are written');
+  t.notOk(hot.changed);
+  hot.left();
   t.ok(hot.changed);
   t.same(hot.list(), [6]);
   t.notOk(hot.changed);
+});
+
+t.test('hot-extents: what has not left takes room in the list', async (t) => {
+  const hot = list(64);
+  const fill = (from: number): number => {
+    let extent = from;
+    while (hot.take(extent, extent, false)) hot.release(extent, extent++);
+    return extent;
+  };
+  const first = fill(0);
+  t.equal(first, 128, 'twice as many as may be hot');
+  t.ok(hot.manyLeave);
+  hot.leave();
+  t.notOk(hot.take(first, first, false), 'their pages are being written');
+  t.ok(hot.take(first - 1, first - 1, false), 'what is hot is hot');
+  hot.list();
+  hot.left();
+  t.equal(fill(first), 128 + 64);
+  t.equal(hot.list().length, 128);
 });
 
 t.test('hot-extents: while others are written they stay for fifteen checkpoints', async (t) => {
@@ -146,10 +174,11 @@ t.test('hot-extents: never more than the list holds, whatever is taken ahead', a
   const max = 64;
   fc.assert(fc.property(fc.array(fc.record({
     extent: fc.nat(130), begins: fc.boolean(), keep: fc.nat(9), quiet: fc.nat(30),
+    pages: fc.nat(3),
   }), { maxLength: 400 }), (steps) => {
     const hot = list(max, 131);
     const held: number[] = [];
-    for (const { extent, begins, keep, quiet } of steps) {
+    for (const { extent, begins, keep, quiet, pages } of steps) {
       const isHot = hot.isDurable(extent);
       if (isHot) hot.hold(extent, extent, begins);
       const isHeld = isHot || hot.take(extent, extent, begins);
@@ -157,6 +186,8 @@ t.test('hot-extents: never more than the list holds, whatever is taken ahead', a
       if (hot.size > max) return false;
       if (hot.list().length > 2 * max) return false;
       hot.madeDurable();
+      if (pages === 0) hot.leave();
+      if (pages < 2) hot.left();
       if (isHeld && keep === 0) held.push(extent);
       else if (isHeld) hot.release(extent, extent);
       if (quiet === 0) hot.evictUnused();

@@ -5,8 +5,8 @@
 import t from 'tap';
 import { BlockMap } from '../../lib/core/block-map.ts';
 import { DirtyTracker, type MarkRequest } from '../../lib/core/dirty-tracker.ts';
-import { SuperblockStore } from '../../lib/core/superblock-store.ts';
 import type { DiskPort } from '../../lib/core/ports.ts';
+import { writeEachDurable } from '../../lib/disk/open-disk.ts';
 import {
   decodeIndexPage, encodeIndexPage, encodeMapPage, regionBitBytes, RegionBit,
 } from '../../lib/format/map-pages.ts';
@@ -76,7 +76,7 @@ function statesOf({ disk, block }: Setup): number[] {
   return [...newest?.states ?? []];
 }
 
-t.test('map-writer: writers that wait share a commit', async (t) => {
+t.test('map-writer: writers that wait share a list, and others their pages', async (t) => {
   const run = setup(16 * regionSize);
   persisted(run);
   const { world, tracker } = run;
@@ -85,8 +85,8 @@ t.test('map-writer: writers that wait share a commit', async (t) => {
   for (let extent = 0; extent < 200; extent++) mark(tracker, extent, () => void marked++);
   world.until(() => marked === 200);
   t.equal(marked, 200);
-  t.ok(tracker.updates - before <= 2, `${tracker.updates - before} commits`);
-  // Callers of persist() and writers that come while a commit runs share the next one.
+  t.ok(tracker.updates - before <= 2, `${tracker.updates - before} lists`);
+  // Whoever comes while his kind of write is under way shares the next one.
   let done = 0;
   for (let region = 0; region < 8; region++) {
     tracker.setLocalStale(region * regionSize, blockSize);
@@ -95,10 +95,10 @@ t.test('map-writer: writers that wait share a commit', async (t) => {
   }
   world.until(() => done === 8 && marked === 208);
   t.same([done, marked], [8, 208]);
-  t.ok(tracker.updates - before <= 4, `${tracker.updates - before} commits`);
+  t.ok(tracker.updates - before <= 6, `${tracker.updates - before} lists and groups of pages`);
 });
 
-t.test('map-writer: the pages of a commit go out together, but bounded', async (t) => {
+t.test('map-writer: the pages of a group go out together, but bounded', async (t) => {
   const run = setup(1500 * regionSize);
   persisted(run);
   const { world, disk, block, tracker } = run;
@@ -140,12 +140,14 @@ t.test('map-writer: the newest hot list is never written over', async (t) => {
   for (let pages = 0; pages < 12; pages++) {
     for (let turn = 0; turn < 2; turn++) {
       for (let region = 0; region < pages; region++) tracker.setStale(region * regionSize, 1);
-      // The list and the pages in one commit.
       const extent = 2 * pages + turn;
       ended(run, (done) => {
-        tracker.persist([], () => undefined);
-        mark(tracker, extent, () => undefined);
-        tracker.persistAll(done);
+        let left = 2;
+        const one = (): void => {
+          if (--left === 0) done();
+        };
+        mark(tracker, extent, one);
+        tracker.persistAll(one);
       });
       lists++;
       const hot = new Set(readMap(disk.durable, block).hot);
@@ -319,7 +321,7 @@ t.test('dirty-tracker: a disk that hangs is seen, one given up is left alone', a
   t.equal(readMap(disk.durable, block).localStale.count, 4 * perRegion);
 });
 
-t.test('dirty-tracker: abandoned in the middle of a commit\'s callbacks', async (t) => {
+t.test('dirty-tracker: abandoned in the middle of the callbacks', async (t) => {
   const run = setup(4 * regionSize);
   const { world, tracker } = run;
   const called: string[] = [];
@@ -329,46 +331,93 @@ t.test('dirty-tracker: abandoned in the middle of a commit\'s callbacks', async 
     tracker.abandon();
   });
   tracker.persist([1], () => void called.push('second'));
-  mark(tracker, 5, () => void called.push('mark'));
+  tracker.persist([2], () => void called.push('third'));
   world.pass(100);
   t.same(called, ['first']);
+
+  const other = setup(4 * regionSize);
+  persisted(other);
+  mark(other.tracker, 3, () => {
+    called.push('mark');
+    other.tracker.abandon();
+  });
+  mark(other.tracker, 5, () => void called.push('another mark'));
+  other.tracker.setStale(0, blockSize);
+  other.tracker.releaseHot(() => void called.push('released'));
+  other.world.pass(100);
+  t.same(called, ['first', 'mark']);
 });
 
-t.test('superblock-store: a disk that hangs is seen, one given up is left alone', async (t) => {
-  const { world, disk, block } = setup(regionSize);
-  // Only the first copy lies on this disk.
-  const port: DiskPort = {
-    ...disk.port(),
-    writeDurable: (_offset, raw, done) => disk.port().writeDurable(0, raw, done),
-  };
-  const store = new SuperblockStore(port, block, () => world.now());
-  const since = world.now();
-  const called: number[] = [];
-  disk.holds = () => true;
-  store.update({ contactAt: 1 }, (errno) => void called.push(errno));
-  t.equal(store.oldestWrite, since);
-  world.pass(20);
-  store.update({ contactAt: 2 }, (errno) => void called.push(errno));
-  t.equal(store.oldestWrite, since);
+/** Writes a block of each extent; `done` when all are marked and let go. */
+function scatter({ tracker }: Setup, extents: readonly number[], done: () => void): void {
+  let left = extents.length;
+  for (const extent of extents) {
+    const request = mark(tracker, extent, () => {
+      tracker.setStale(extent * MiB, blockSize);
+      queueMicrotask(() => tracker.unmark(request));
+      if (--left === 0) done();
+    });
+  }
+}
+
+t.test('dirty-tracker: no writer waits for pages, and lists name what they cover', async (t) => {
+  const run = setup(32 * regionSize);
+  persisted(run);
+  const { world, disk, block, tracker } = run;
+  const isMap = (offset: number): boolean =>
+    offset >= block.indexOffset && offset < block.dataOffset;
+  disk.holds = (op) => op.kind === 'durable' && isMap(op.offset);
+  const lists: number[][] = [];
+  // All that is hot twice over: half of it has left, and the slots are full.
+  for (let from = 0; from < 512; from += 64) {
+    const extents = Array.from({ length: 64 }, (_, index) => from + index);
+    ended(run, (done) => scatter(run, extents, done));
+    await Promise.resolve();
+    lists.push(readMap(disk.durable, block).hot);
+  }
+  t.ok(lists.every((list, index) => list.length >= 64 * (index + 1)), 'each names all before');
+  let isMarked = false;
+  mark(tracker, 600, () => {
+    isMarked = true;
+  });
+  world.pass(100);
+  t.notOk(isMarked, 'a slot has room for twice the length of the list');
   disk.release();
-  world.until(() => called.length === 2);
-  t.equal(store.oldestWrite, null);
-  disk.holds = () => true;
-  store.update({ contactAt: 3 }, (errno) => void called.push(errno));
-  store.update({ contactAt: 4 }, (errno) => void called.push(errno));
-  world.pass(20);
-  let issued = 0;
-  disk.watch = () => void issued++;
-  store.abandon();
-  t.equal(store.oldestWrite, null);
-  t.equal(store.value.contactAt, 4);
-  disk.release();
-  world.pass(20);
-  t.same(called, [0, 0, 0, 0], 'who waited goes on');
-  store.update({ contactAt: 5 }, (errno) => void called.push(errno));
-  t.same(called, [0, 0, 0, 0, 0]);
-  t.equal(store.value.contactAt, 5);
-  t.equal(issued, 0);
+  t.ok(world.until(() => isMarked));
+  for (let turn = 0; turn < 2; turn++) ended(run, (done) => tracker.checkpoint(done));
+  const { hot, peerStale } = readMap(disk.durable, block);
+  t.ok(hot.length <= 256 && hot.includes(600), `${hot.length} extents`);
+  for (let extent = 0; extent < 512; extent++) {
+    if (!peerStale.has(extent * MiB / blockSize)) t.fail(`extent ${extent} is in no page`);
+  }
+});
+
+t.test('dirty-tracker: what is durable covers every write, at any moment', async (t) => {
+  const run = setup(32 * regionSize);
+  persisted(run);
+  const { world, disk, block, tracker } = run;
+  const written = new Set<number>();
+  let seed = 7;
+  const next = (bound: number): number => (seed = seed * 48_271 % 0x7fffffff) % bound;
+  let done = 0;
+  for (let turn = 0; turn < 1200; turn++) {
+    const extent = next(1000);
+    const request = mark(tracker, extent, () => {
+      written.add(extent);
+      tracker.setStale(extent * MiB, blockSize);
+      queueMicrotask(() => tracker.unmark(request));
+      done++;
+    });
+    if (turn % 97 === 0) tracker.checkpoint(() => undefined);
+    await Promise.resolve();
+    if (turn % 3 === 0) world.pass(0.2);
+    if (turn % 5 !== 0) continue;
+    const { peerStale } = readMap(disk.durable, block);
+    const missing = [...written].filter((one) => !peerStale.has(one * MiB / blockSize));
+    if (missing.length > 0) t.fail(`turn ${turn}: ${missing.join()}`);
+  }
+  t.ok(world.until(() => done === 1200));
+  t.ok(written.size > 600, `${written.size} extents`);
 });
 
 t.test('dirty-tracker: 16 TiB stale here are two writes of the index', async (t) => {
@@ -389,6 +438,7 @@ t.test('dirty-tracker: 16 TiB stale here are two writes of the index', async (t)
       states.set(page, decodeIndexPage(raw, copyId, page)?.states ?? new Uint8Array(0));
       later(done);
     },
+    writeAllDurable: (writes, done) => writeEachDurable(disk, writes, done),
   };
   const empty = readMap(metadataDisk(new SimWorld(1), optionsFor(regionSize)).disk.cache,
     freshSuperblock(optionsFor(regionSize)));

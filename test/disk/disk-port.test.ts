@@ -93,8 +93,11 @@ async function closedWhileBusy(t: Test, open: Open): Promise<void> {
     write(disk, 0, buffer), read(disk, 0, buffer),
     call((done) => disk.zero(0, 4096, true, done)),
     call((done) => disk.writeDurable(0, buffer, done)),
+    call((done) => disk.writeAllDurable([{ offset: 0, raw: buffer }], done)),
+    call((done) => disk.writeAllDurable([0, 4096].map((offset) =>
+      ({ offset, raw: buffer })), done)),
   ]);
-  t.same(errnos, [EIO, EIO, EIO, EIO]);
+  t.same(errnos, [EIO, EIO, EIO, EIO, EIO, EIO]);
   t.ok(fs.readFileSync(file).subarray(0, 4096).every((byte) => byte === 7));
   for (const fd of others) fs.closeSync(fd);
 }
@@ -118,10 +121,14 @@ async function wholeTransfers(t: Test, open: Open): Promise<void> {
   const at = (index: number): number => 4 * MiB + index * 3 * 4096;
   t.same(await Promise.all(pages.map((page, index) =>
     call((done) => disk.writeDurable(at(index), page, done)))), pages.map(() => 0), 'together');
+  const same = pages.map((raw, index) => ({ offset: at(index) + 4096, raw }));
+  t.equal(await call((done) => disk.writeAllDurable(same, done)), 0);
   for (const [index, page] of pages.entries()) {
     const found = Buffer.alloc(4096);
     await read(disk, at(index), found);
     if (!found.equals(page)) t.fail(`page ${index}`);
+    await read(disk, at(index) + 4096, found);
+    if (!found.equals(page)) t.fail(`page ${index}, the second time`);
   }
   await closed(disk);
 }

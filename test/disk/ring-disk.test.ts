@@ -74,6 +74,35 @@ t.test('ring disk: small whole blocks are written at once', needs, (t) =>
     }
   }));
 
+t.test('ring disk: writes that are durable together are', needs, (t) =>
+  withDevice(t, async (disk, _memory, file) => {
+    const data = crypto.randomBytes(4 * MiB);
+    const offsets = [5 * MiB, 0, 2 * MiB + 4096, 5 * MiB + 4096];
+    const writes = offsets.map((offset, index) =>
+      ({ offset, raw: data.subarray(index * 4096, (index + 1) * 4096) }));
+    t.same(await together((done) => disk.writeAllDurable(writes, done)), [0]);
+    // Of the file below: what lies in the page cache of the device alone is not in it.
+    const below = fs.readFileSync(file);
+    for (const { offset, raw } of writes) {
+      t.ok(below.subarray(offset, offset + 4096).equals(raw), `at ${offset}`);
+    }
+    const late = [...writes, { offset: 8 * MiB, raw: data.subarray(0, 4096) }];
+    t.same(await together((done) => disk.writeAllDurable(late, done)), [ENOSPC], 'one of them');
+  }));
+
+t.test('ring disk: durable writes too far apart for one flush', needs, async (t) => {
+  const file = path.join(t.testdir({ image: '' }), 'image');
+  fs.truncateSync(file, 5 * 1024 * MiB);
+  const disk = new RingDisk(turningReactor(t), openLocal(file));
+  const raw = crypto.randomBytes(4096);
+  const writes = [0, 4 * 1024 * MiB].map((offset) => ({ offset, raw }));
+  t.same(await together((done) => disk.writeAllDurable(writes, done)), [0]);
+  const back = Buffer.alloc(4096);
+  t.same(await together((done) => disk.read(4 * 1024 * MiB, back, 0, 4096, done)), [0]);
+  t.ok(back.equals(raw));
+  await bounded('close', new Promise<void>((resolve) => disk.close(resolve)));
+});
+
 t.test('ring disk: what could wait for the disk is not', needs, (t) =>
   withDevice(t, async (disk, memory) => {
     const data = crypto.randomBytes(MiB);
@@ -83,6 +112,8 @@ t.test('ring disk: what could wait for the disk is not', needs, (t) =>
       'a flush': (done) => disk.flush(done),
       'a discard': (done) => disk.zero(4 * MiB, MiB, true, done),
       'a durable write': (done) => disk.writeDurable(6 * MiB, data.subarray(0, 4096), done),
+      'durable writes': (done) => disk.writeAllDurable([7 * MiB, 5 * MiB].map((offset) =>
+        ({ offset, raw: data.subarray(0, 4096) })), done),
       'a large write': write(0, MiB),
       'a write of no whole blocks': write(512, 512),
     };

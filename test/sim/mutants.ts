@@ -66,15 +66,29 @@ export const mutants: readonly Mutant[] = [
   },
   {
     name: 'mark-not-durable', file: 'lib/core/map-writer.ts', rule: 'mark first', seeds: 100,
-    find: 'this.#disk.writeDurable(write.offset, write.raw, (errno) => one(write, errno));',
-    replace: 'this.#disk.write(write.offset, write.raw, 0, write.raw.length, ' +
-      '(errno) => one(write, errno));',
+    find: 'this.#disk.writeAllDurable(wave, (errno) => {',
+    replace: `((writes: readonly DurableWrite[], then: (errno: number) => void) => {
+        let left = writes.length;
+        for (const { offset, raw } of writes) {
+          this.#disk.write(offset, raw, 0, raw.length, (errno) => --left === 0 && then(errno));
+        }
+      })(wave, (errno) => {`,
   },
   {
     name: 'list-without-the-evicted', file: 'lib/core/hot-extents.ts', rule: 'clear last',
     seeds: 400,
-    find: 'const extents = new Set([...this.#hot.keys(), ...this.#evicted]);',
-    replace: 'const extents = new Set([...this.#hot.keys()]);',
+    find: 'return [...this.#hot.keys(), ...this.#evicted, ...this.#settling];',
+    replace: 'return [...this.#hot.keys(), ...this.#settling];',
+  },
+  {
+    name: 'list-without-those-whose-pages-are-written', file: 'lib/core/hot-extents.ts',
+    rule: 'clear last', seeds: 400,
+    find: 'return [...this.#hot.keys(), ...this.#evicted, ...this.#settling];',
+    replace: 'return [...this.#hot.keys(), ...this.#evicted];',
+  },
+  {
+    name: 'no-pages-of-what-leaves', file: tracker, rule: 'clear last', seeds: 400,
+    find: 'if (this.#unwritten.has(region)) regions.add(region);', replace: 'void region;',
   },
   {
     name: 'clear-on-acknowledgement', file: stream, rule: 'clear last', seeds: 200,
