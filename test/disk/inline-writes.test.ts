@@ -6,6 +6,7 @@ import t, { type Test } from 'tap';
 import { DirtyMemory } from '../../lib/disk/dirty-memory.ts';
 import { InlineWrites } from '../../lib/disk/inline-writes.ts';
 import { closeLocal, type LocalFile, openLocal } from '../../lib/disk/local.ts';
+import { MemoryGroups } from '../../lib/disk/memory-groups.ts';
 import { onlyCopies } from '../../lib/disk/page-cache.ts';
 import { MiB } from '../../lib/format/limits.ts';
 import { command, succeed } from '../fixtures/fuse-lab.ts';
@@ -19,8 +20,10 @@ function statistics(dirty: number, writeback: number, bound: number): string {
 }
 
 function memory(t: Test, text: string): { file: string; memory: DirtyMemory } {
-  const file = path.join(t.testdir({ vmstat: text }), 'vmstat');
-  return { file, memory: new DirtyMemory(file) };
+  const folder = t.testdir({ vmstat: text });
+  const file = path.join(folder, 'vmstat');
+  const none = new MemoryGroups(path.join(folder, 'cgroup'), folder);
+  return { file, memory: new DirtyMemory(file, none) };
 }
 
 t.test('dirty memory: half of what is left below the bound, for 100 ms', async (t) => {
