@@ -32,7 +32,8 @@ export class SyncWatch {
   /** What `machine` holds is about to shrink: the other one may be equal to what it was. */
   losesPower(machine: Machine): void {
     const target = this.#run.other(machine);
-    if (!targetPhases.has(target.phase)) return;
+    // A second power cut of a machine that is off says nothing of what the target took.
+    if (!targetPhases.has(target.phase) || target.sourceBefore !== null) return;
     const { views } = this.#run.ledger;
     const view = views[machine.name] as CopyView;
     target.sourceBefore = new CopyView(this.#run.options.mediaSize, 0);
