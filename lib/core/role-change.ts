@@ -26,6 +26,8 @@ interface Request {
   running: boolean;
   /** Promoted to work through the peer's copy: the handshake for it is under way. */
   relying: boolean;
+  /** The peer is being told of the generation: looks whether it still is. */
+  announcing?: () => void;
 }
 
 /** The handshake or the end of a sync is under way: wait for what comes of it. */
@@ -111,6 +113,8 @@ export class RoleChange {
       return;
     }
     if (request.running) {
+      // A peer that took it must not be met, in the next handshake, under the one before.
+      request.announcing?.();
       if (late && role !== 'primary') {
         this.#finish({ message: 'the local disk does not answer', hint: 'see the kernel log' });
       }
@@ -316,6 +320,7 @@ export class RoleChange {
       context.timers.clear('generation');
       record(lineage, true);
     });
+    request.announcing = check;
     check();
   }
 

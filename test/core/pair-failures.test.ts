@@ -228,6 +228,27 @@ eachSeed('pair: when both are lost the primary is the source, not one that was i
     t.equal(pair.a.data()[0], 'y'.charCodeAt(0), 'what was acknowledged is there');
   });
 
+for (const lost of ['connection', 'peer'] as const) {
+  eachSeed(`pair: the peer takes the generation of a promotion, and its answer is lost (${lost})`,
+    { seeds: 30 }, (pair, t) => {
+      pair.boot().complete();
+      const generation = (): bigint => imageSuperblock(pair.a.disk.durable).generation;
+      const before = generation();
+      const answer = pair.b.promote();
+      pair.until('the peer has it', () => generation() !== before);
+      if (lost === 'connection') pair.link?.cut();
+      else {
+        pair.a.crash(true);
+        pair.a.boot();
+      }
+      pair.until('it is answered', () => answer.done);
+      t.equal(answer.refusal, null);
+      pair.until('together again', () => pair.isComplete);
+      t.equal(pair.run(pair.b, AppOp.write, 0, 4096, Buffer.alloc(4096, 'z')).errno, 0);
+      equalInTheEnd(pair);
+    });
+}
+
 for (const side of ['a', 'b'] as const) {
   for (const power of [false, true]) {
     eachSeed(`pair: ${side} restarts in the middle of a resync (${power ? 'power cut' : 'kill'})`,
