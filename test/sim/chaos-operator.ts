@@ -7,12 +7,16 @@ import type { SimRun } from './run.ts';
 
 type OperatorKind = Extract<FaultKind,
   'detach' | 'detach-crash' | 'attach' | 'pause' | 'peer-gone' | 'promote-filling' | 'split' |
-  'resolve'>;
+  'resolve' | 'handover'>;
+
+/** How long one waits for the former primary to be a complete copy again. */
+const handoverMs = 1500;
 
 export class OperatorFaults {
   readonly #run: SimRun;
   readonly #random: SimRandom;
   readonly #cluster: Cluster;
+  #isHandingOver = false;
 
   constructor(run: SimRun) {
     this.#run = run;
@@ -49,6 +53,7 @@ export class OperatorFaults {
       resolve: () => {
         this.#run.resolver.begin(this.#any());
       },
+      handover: () => this.#handOver(),
     };
   }
 
@@ -117,6 +122,37 @@ export class OperatorFaults {
       if (left-- > 0) this.#later(5, look);
     };
     look();
+  }
+
+  /** The primary dies and comes back, the other one takes over, and what that sets off breaks. */
+  #handOver(): void {
+    const former = this.#run.machines.find((one) => one.isWorking);
+    if (former === undefined || this.#isHandingOver) return;
+    const next = this.#run.other(former);
+    this.#isHandingOver = true;
+    this.#cluster.lookAway(handoverMs);
+    this.#cluster.crash(former, this.#random.chance(0.3), this.#random.unit() * 50);
+    const end = this.#run.world.now() + handoverMs;
+    const look = (): void => {
+      const isReady = this.#run.machines.every((one) => one.node.phase === 'complete');
+      if (isReady) {
+        this.#cluster.promote(next, false);
+        const ms = this.#random.unit() * this.#random.pick([1, 20, 200, 1000]);
+        this.#later(ms, () => this.#breakHandover(former, next));
+      } else if (this.#run.world.now() < end) {
+        this.#later(5, look);
+        return;
+      }
+      this.#isHandingOver = false;
+    };
+    look();
+  }
+
+  #breakHandover(former: Machine, next: Machine): void {
+    const kind = this.#random.int(4);
+    if (kind < 2) this.#run.pair.link?.cut();
+    else this.#crash(former);
+    if (kind === 3) this.#later(this.#random.unit() * 20, () => this.#crash(next));
   }
 
   /** Both are primary for a while, each on its own; then a person decides. */

@@ -17,6 +17,7 @@ export class Cluster {
   readonly #since = new Map<string, number>();
   #preferred = 0;
   #lastReason = '';
+  #awayUntil = 0;
 
   constructor(run: SimRun) {
     this.#run = run;
@@ -25,6 +26,11 @@ export class Cluster {
 
   begin(): void {
     this.#tickLater();
+  }
+
+  /** The human operator does nothing for `ms`. */
+  lookAway(ms: number): void {
+    this.#awayUntil = this.#run.world.now() + ms;
   }
 
   start(machine: Machine): void {
@@ -147,7 +153,7 @@ export class Cluster {
     this.#run.world.between(low, high, () => {
       if (!this.isIdle) {
         if (this.isHealing) this.#heal();
-        else this.#look();
+        else if (this.#run.world.now() >= this.#awayUntil) this.#look();
       }
       this.#tickLater();
     });

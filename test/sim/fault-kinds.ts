@@ -7,12 +7,12 @@ export const faultKinds = [
   'rollback', 'recreate', 'clone',
   'swap', 'demote', 'demote-force', 'promote-other', 'force-other', 'force-both', 'clock',
   'detach', 'detach-crash', 'attach', 'pause', 'peer-gone', 'promote-filling', 'split', 'resolve',
-  'kill-resume',
+  'kill-resume', 'handover',
 ] as const;
 
 export type FaultKind = (typeof faultKinds)[number];
 
 /** Drawn apart, so that a seed draws everything else as it did before there were these. */
-export const lateKinds: readonly FaultKind[] = ['kill-resume'];
+export const lateKinds: readonly FaultKind[] = ['kill-resume', 'handover'];
 
 export const defaultKinds: readonly FaultKind[] = faultKinds;

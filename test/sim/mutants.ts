@@ -26,6 +26,7 @@ export interface Mutant extends Edit {
 const appIo = 'lib/core/app-io.ts';
 const session = 'lib/core/session.ts';
 const resource = 'lib/core/resource.ts';
+const generation = 'lib/core/generation.ts';
 const tracker = 'lib/core/dirty-tracker.ts';
 const stream = 'lib/core/peer-stream.ts';
 const replica = 'lib/core/replica.ts';
@@ -57,6 +58,15 @@ const busy = 'faults.kill-resume=4,app.crowded=0.2,app.thinkMs=0-2,diskMs=0.02-6
 /** One write at a time: nothing else is copied that would hide it. */
 const single = 'faults.kill-resume=4,app.depth=1,app.write=10,app.read=0,app.flush=0,' +
   'app.thinkMs=0-2,app.count=60,mediaSize=1048576,faultCount=8,gapMs=0-300,keepDirty=64';
+
+/** One after the other, and the pair is complete in between. */
+const handovers = 'faults.handover=1,gapMs=1000-2500,gapSteps=1000-3000,faultCount=14,' +
+  'diskMs=0.02-60,linkMs=0.01-0.2,operatorMs=1-20,mediaSize=1048576,app.thinkMs=0-40,app.count=600';
+const formerPrimary: Edit = {
+  file: 'lib/core/superblock-store.ts',
+  find: 'const flags = value.flags & ~SuperblockFlag.primaryActive;',
+  replace: 'const { flags } = value;',
+};
 
 export const mutants: readonly Mutant[] = [
   {
@@ -184,6 +194,24 @@ export const mutants: readonly Mutant[] = [
     replace: '      generation,\n      history: generation',
   },
   {
+    name: 'the-former-primary-is-not-forgotten', rule: 'last primary', seeds: 300,
+    ...formerPrimary, faults: ['handover'], set: `mode=memsync,${handovers}`,
+  },
+  {
+    name: 'the-primary-is-not-the-last-one', file: generation, rule: 'last primary', seeds: 600,
+    find: 'isSame(a, b) && isPrimary(a) && !isPrimary(b) },', replace: 'false },',
+    // Each guards the other. Nothing is lost by these faults, so that only this one shows.
+    also: [formerPrimary], faults: ['kill', 'promote-other', 'cut'],
+    set: 'mode=fullsync,gapMs=0-600,app.thinkMs=0-2,faultCount=14,' +
+      'faults.kill=2,faults.promote-other=2,faults.cut=2',
+  },
+  {
+    name: 'a-new-connection-during-the-announcement', file: roleChange, rule: 'last primary',
+    seeds: 600,
+    find: 'request.announcing?.();', replace: '', faults: ['handover'],
+    set: `app.depth=1,${handovers}`,
+  },
+  {
     name: 'superblock-not-durable', file: 'lib/core/superblock-store.ts',
     rule: 'torn metadata', seeds: 2000,
     faults: ['flip-superblock', 'power', 'swap', 'cut'],
@@ -246,12 +274,12 @@ export const mutants: readonly Mutant[] = [
     faults: ['pair-crash', 'swap', 'cut', 'promote-other', 'kill'],
   },
   {
-    name: 'never-a-full-copy', file: 'lib/core/generation.ts', rule: 'generations', seeds: 300,
+    name: 'never-a-full-copy', file: generation, rule: 'generations', seeds: 300,
     find: 'if (!mapApplies(source, target)) return true;',
     replace: 'if (!mapApplies(source, target)) return false;',
   },
   {
-    name: 'a-fork-is-overwritten', file: 'lib/core/generation.ts', rule: 'generations', seeds: 500,
+    name: 'a-fork-is-overwritten', file: generation, rule: 'generations', seeds: 500,
     find: "{ row: 'K-forked', refuse: 'split-brain', when: (a, b) =>",
     replace: "{ row: 'K-forked', wins: (a, b) => a.copyId > b.copyId &&",
     faults: ['split', 'force-both', 'partition'],

@@ -59,6 +59,7 @@ export class RemoteWatch {
     const { ledger, trace, counts } = this.#run;
     trace.line(machine.name, 'relies on the peer');
     counts.remote++;
+    this.#run.lastPrimary.forget();
     machine.wasServed = machine.isOrphaned = false;
     ledger.view(machine.node).leader = null;
     const peer = ledger.view(this.#run.other(machine).node);

@@ -106,6 +106,7 @@ export class Resolver {
       next: (then) => run.world.between(0.1, 1, () => then(0, kept[at++] ?? null)),
     };
     run.trace.line(node.name, 'puts back what was overwritten');
+    run.lastPrimary.forget();
     node.running.operator.undo(source, (refusal) => {
       if (refusal === null) {
         if (!wanted.equals(node.data())) run.fail('what was put back is not what was kept');
@@ -146,7 +147,10 @@ export class Resolver {
     };
     run.trace.line(asking.name, `resolves: ${loser.name} gives up, ` +
       `${dryRun ? 'dry run' : undo === null ? 'nothing kept' : 'kept'}`);
-    if (!dryRun) view.isGivenUp = true;
+    if (!dryRun) {
+      view.isGivenUp = true;
+      run.lastPrimary.forget();
+    }
     this.#asked = { machine: asking, core };
     core.operator.resolve({
       discard: asking === loser ? DiscardSide.local : DiscardSide.peer, dryRun, undo,

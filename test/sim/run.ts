@@ -11,6 +11,7 @@ import { Chaos } from './chaos.ts';
 import { boundsProblem } from './checks/bounds.ts';
 import { GenerationCheck } from './checks/generations.ts';
 import { keeperProblem } from './checks/keeper.ts';
+import { LastPrimaryCheck } from './checks/last-primary.ts';
 import { MarksCheck } from './checks/marks.ts';
 import { ForkCheck } from './checks/forks.ts';
 import { Cluster } from './cluster.ts';
@@ -48,6 +49,7 @@ export class SimRun implements LedgerHost {
   readonly ledger: Ledger;
   readonly marks: MarksCheck;
   readonly forks: ForkCheck;
+  readonly lastPrimary = new LastPrimaryCheck(this);
   readonly machines: readonly [Machine, Machine];
   readonly cluster: Cluster;
   readonly counts: Counts = noCounts();
@@ -250,6 +252,7 @@ export class SimRun implements LedgerHost {
     }
     // A rolled back copy, forced: a person gave up what was written since.
     if (forced && view.isTainted) follower.unique = 0;
+    this.lastPrimary.promoted(machine, forced);
     const problem = ledger.problem(node, node.disk.cache, machine.dataOffset, false);
     if (problem !== null) this.fail(`promotion: ${problem}`);
     view.adopt(node.disk.cache, machine.dataOffset);
@@ -344,6 +347,7 @@ export class SimRun implements LedgerHost {
     const view = ledger.view(node);
     const other = this.other(machine).node;
     marks.isMeaningful = false;
+    this.lastPrimary.forget();
     // Put back what was taken away before, and nothing happened since: nobody lacks anything.
     const isLatest = writes === ledger.writes || node.data().equals(other.data());
     if (isLatest) ledger.view(other).unique = 0;
@@ -359,6 +363,7 @@ export class SimRun implements LedgerHost {
 
   /** What this copy held is gone: the other one is the only one that has it. */
   #lost(machine: Machine): void {
+    this.lastPrimary.forget();
     machine.adopting = null;
     this.other(machine).isSourceLost = true;
     const { ledger, marks } = this;
@@ -400,6 +405,7 @@ export class SimRun implements LedgerHost {
       this.syncs.observe(machine, before);
     }
     this.remote.observe(machine);
+    this.lastPrimary.observe(machine);
     const role = node.resource?.role ?? 'none';
     if (role !== machine.role) {
       if (machine.role === 'none') this.started(machine);
@@ -411,6 +417,7 @@ export class SimRun implements LedgerHost {
 
   /** Durable soon, whether or not the promotion is ever answered. */
   #takesRole(machine: Machine): void {
+    this.lastPrimary.takesRole(machine);
     machine.before = machine.meta.superblock()?.generation ?? 0n;
     const view = this.ledger.view(machine.node);
     if (machine.isForcing && view.kind === 'mixed') view.isTainted = true;

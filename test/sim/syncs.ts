@@ -125,6 +125,7 @@ export class SyncWatch {
     const view = run.ledger.view(machine.node);
     // A source that is gone meanwhile overwrites nothing any more.
     if (other.node.resource !== null) this.#checkLoss(machine);
+    run.lastPrimary.becomesTarget(machine);
     // What waits only is what it was, unless writes are under way; see also SimRun.writing().
     if (other.node.open.size > 0) this.#isFilled(machine);
     view.leader = null;
