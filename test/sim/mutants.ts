@@ -60,6 +60,9 @@ const single = 'faults.kill-resume=4,app.depth=1,app.write=10,app.read=0,app.flu
   'app.thinkMs=0-2,app.count=60,mediaSize=1048576,faultCount=8,gapMs=0-300,keepDirty=64';
 
 /** One after the other, and the pair is complete in between. */
+/** Far more extents are written than may be hot, while pages take long. */
+const scattered = 'keepDirty=32,extentSize=65536,mediaSize=16777216,app.count=600,app.crowded=0,' +
+  'app.thinkMs=0-5,app.depth=16,diskMs=0.02-20';
 const handovers = 'faults.handover=1,gapMs=1000-2500,gapSteps=1000-3000,faultCount=14,' +
   'diskMs=0.02-60,linkMs=0.01-0.2,operatorMs=1-20,mediaSize=1048576,app.thinkMs=0-40,app.count=600';
 const formerPrimary: Edit = {
@@ -92,7 +95,7 @@ export const mutants: readonly Mutant[] = [
   },
   {
     name: 'list-without-those-whose-pages-are-written', file: 'lib/core/hot-extents.ts',
-    rule: 'clear last', seeds: 400,
+    rule: 'clear last', seeds: 100, set: scattered,
     find: 'return [...this.#hot.keys(), ...this.#evicted, ...this.#settling];',
     replace: 'return [...this.#hot.keys(), ...this.#evicted];',
   },
@@ -207,9 +210,10 @@ export const mutants: readonly Mutant[] = [
   },
   {
     name: 'a-new-connection-during-the-announcement', file: roleChange, rule: 'last primary',
-    seeds: 600,
+    seeds: 400,
     find: 'request.announcing?.();', replace: '', faults: ['handover'],
-    set: `app.depth=1,${handovers}`,
+    set: `mode=memsync,${handovers},diskMs=0.02-20,gapMs=0-2000,gapSteps=100-2000,` +
+      'faultCount=40,app.count=200,operatorMs=1-5',
   },
   {
     name: 'superblock-not-durable', file: 'lib/core/superblock-store.ts',
@@ -258,6 +262,7 @@ export const mutants: readonly Mutant[] = [
   {
     name: 'done-before-the-flush', file: syncSource, rule: 'both maps', seeds: 2500,
     faults: ['power', 'power-both', 'cut', 'pair-crash', 'kill'],
+    set: 'gapMs=0-1500,gapSteps=50-800,app.flush=0,faultCount=12',
     find: 'this.#host.flushBoth(stream, () => {',
     replace: '((_: PeerStream, then: () => void) => then())(stream, () => {',
   },

@@ -127,6 +127,7 @@ export function drawOptions(seed: number, enabled: readonly FaultKind[]): SimOpt
     resyncRate: 0,
   };
   drawPace(random, options);
+  scatter(options);
   if (!calm) drawLate(options, enabled);
   return options;
 }
@@ -137,6 +138,16 @@ function drawLate(options: SimOptions, enabled: readonly FaultKind[]): void {
     const weight = random.chance(0.4) ? 1 + random.int(4) : 0;
     if (weight > 0 && enabled.includes(kind)) options.faults[kind] = weight;
   }
+}
+
+/** Now and then writes all over far more extents than may be hot: each has to wait for its own. */
+function scatter(options: SimOptions): void {
+  const random = new SimRandom(Math.imul(options.seed, 0xc2b2ae35) ^ 0x165667b1);
+  if (!random.chance(0.06)) return;
+  options.mediaSize = 16 * MiB;
+  options.extentSize = limits.extentBytesMin;
+  options.keepDirty = limits.keepDirtyMin;
+  Object.assign(options.app, { crowded: 0, depth: 16, count: 600, thinkMs: [0, 5] });
 }
 
 /** How the faults, the load and a resync lie to each other in time. */
