@@ -59,10 +59,10 @@ const busy = 'faults.kill-resume=4,app.crowded=0.2,app.thinkMs=0-2,diskMs=0.02-6
 const single = 'faults.kill-resume=4,app.depth=1,app.write=10,app.read=0,app.flush=0,' +
   'app.thinkMs=0-2,app.count=60,mediaSize=1048576,faultCount=8,gapMs=0-300,keepDirty=64';
 
-/** One after the other, and the pair is complete in between. */
 /** Far more extents are written than may be hot, while pages take long. */
 const scattered = 'keepDirty=32,extentSize=65536,mediaSize=16777216,app.count=600,app.crowded=0,' +
   'app.thinkMs=0-5,app.depth=16,diskMs=0.02-20';
+/** One after the other, and the pair is complete in between. */
 const handovers = 'faults.handover=1,gapMs=1000-2500,gapSteps=1000-3000,faultCount=14,' +
   'diskMs=0.02-60,linkMs=0.01-0.2,operatorMs=1-20,mediaSize=1048576,app.thinkMs=0-40,app.count=600';
 const formerPrimary: Edit = {
