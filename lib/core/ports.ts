@@ -66,6 +66,7 @@ export interface Volume {
 /** errno 0 is success. */
 export type Done = (errno: number) => void;
 
+/** Bytes for one place in `local`. */
 export interface DurableWrite {
   offset: number;
   raw: Buffer;
@@ -84,7 +85,10 @@ export interface DiskPort {
   zero(offset: number, length: number, discard: boolean, done: Done): void;
   /** A write that is durable when it is done (O_DSYNC); used for metadata only. */
   writeDurable(offset: number, buffer: Buffer, done: Done): void;
-  /** At least one, none over another, in no order; done when all of them are durable. */
+  /**
+   * As writeDurable, of at least one, none over another, in no order. Done when all of them are
+   * durable; after an error any of them may be.
+   */
   writeAllDurable(writes: readonly DurableWrite[], done: Done): void;
 }
 

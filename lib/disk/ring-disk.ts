@@ -161,7 +161,7 @@ export class RingDisk implements OpenDisk, TurnEnd {
       else done(failed);
     };
     for (const { offset, raw } of writes) {
-      this.#transfer(RingOpcode.write, offset, raw, 0, raw.length, written, this.#fd);
+      this.#transfer(RingOpcode.write, offset, raw, 0, raw.length, written, false);
     }
   }
 
@@ -224,7 +224,7 @@ export class RingDisk implements OpenDisk, TurnEnd {
 
   #transfer(
     opcode: RingOpcode, offset: number, buffer: Buffer, bufferOffset: number, length: number,
-    done: Done, fd = this.#directFd,
+    done: Done, pastCache = this.#directFd >= 0,
   ): void {
     if (!this.#use.begin(done)) return;
     assert(bufferOffset + length <= buffer.length, 'a transfer beyond its memory');
@@ -236,9 +236,7 @@ export class RingDisk implements OpenDisk, TurnEnd {
     op.address = addressOf(buffer) + bufferOffset;
     op.left = length;
     op.done = done;
-    if (fd >= 0 && fd === this.#directFd && isWholeBlocks(offset, length)) {
-      this.#goDirect(op, bufferOffset);
-    }
+    if (pastCache && isWholeBlocks(offset, length)) this.#goDirect(op, bufferOffset);
     this.#issue(op);
   }
 

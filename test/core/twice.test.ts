@@ -52,7 +52,7 @@ class Owed {
   /** As a starting worker, up to the end of its first writes. */
   load(): DirtyTracker {
     this.tracker = trackerOn(this.disk, this.block);
-    committed(this.world, this.tracker);
+    firstWritten(this.world, this.tracker);
     return this.tracker;
   }
 
@@ -125,12 +125,12 @@ function trackerOn(disk: SimDisk, block: Superblock): DirtyTracker {
   });
 }
 
-function committed(world: SimWorld, tracker: DirtyTracker): void {
+function firstWritten(world: SimWorld, tracker: DirtyTracker): void {
   let isDone = false;
   tracker.persistAll(() => {
     isDone = true;
   });
-  if (!world.until(() => isDone)) throw new Error('the commit never ends');
+  if (!world.until(() => isDone)) throw new Error('the first writes never end');
 }
 
 /** Where each hot slot and each copy of an index page lies. */
@@ -312,7 +312,7 @@ t.test('twice: copies that hold everything once are read, and completed', async 
     t.equal(before.localStale.count, perRegion);
     t.ok(before.peerStale.has(4) && before.peerStale.has(40 * perExtent));
     t.equal(before.peerStale.count, 1 + 2 * perExtent);
-    committed(world, trackerOn(disk, block));
+    firstWritten(world, trackerOn(disk, block));
     t.same(notTwice(disk.durable, block), []);
     const after = readMap(disk.durable, block);
     t.equal(saidBy(after), saidBy(before));
